@@ -1,0 +1,1 @@
+//! Argon admin: the API types, an HTTP client, and the CLI commands.

@@ -1,0 +1,1 @@
+//! End-to-end tests of Argon: the real binary, a real mongod, real drivers.

@@ -1,0 +1,25 @@
+//! Every limit that more than one room must agree on, in one place.
+
+use std::time::Duration;
+
+/// Longest project or branch name, bytes: a DNS label's limit, RFC 1035 section 2.3.4.
+pub const NAME_BYTES: usize = 63;
+
+/// Smallest wire message, bytes: its header.
+pub const MESSAGE_BYTES_MIN: usize = 16;
+
+/// Largest wire message, bytes: `maxMessageSizeBytes` of every server since 3.6.
+pub const MESSAGE_BYTES_MAX: usize = 48_000_000;
+
+/// Largest message accepted before a connection said a valid hello, bytes. A hello is some
+/// hundred bytes: 128 of appName, 512 of `client`, and authentication's first step.
+pub const FIRST_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Size of a volume's block, bytes.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+
+/// How long a branch may be idle before it is suspended, where nothing else is set.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How long a command may wait for a branch to wake.
+pub const WAKE_WAIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,6 @@
+//! Argon: branchable, scale-to-zero MongoDB.
+//!
+//! One folder is one room; each may import only the rooms below it (`proxy-tests/tests/tidy.rs`
+//! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
+
+pub mod base;

@@ -1,0 +1,3 @@
+//! The binary `argon`: parse, start logging, run.
+
+fn main() {}
