@@ -1,0 +1,4 @@
+//! Finds a mongod to run.
+
+mod fetch;
+pub mod mongod;
