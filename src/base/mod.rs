@@ -1,4 +1,4 @@
-//! What every room stands on: ids, names, time, limits, back-off.
+//! What every room stands on: ids, names, time, limits, counts, back-off.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
@@ -6,6 +6,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod gauge;
 pub mod ids;
 pub mod limits;
 pub mod name;
