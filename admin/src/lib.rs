@@ -1,3 +1,4 @@
 //! Argon admin: the API types, an HTTP client, and the CLI commands.
 
+pub mod client;
 pub mod types;
