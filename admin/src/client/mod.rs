@@ -163,4 +163,6 @@ fn branch_path(project: &str, branch: &str) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
