@@ -5,3 +5,5 @@
 
 pub mod base;
 pub mod catalog;
+pub mod compute;
+pub mod wire;
