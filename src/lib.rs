@@ -5,4 +5,5 @@
 
 pub mod app;
 pub mod base;
+pub mod catalog;
 pub mod compute;
