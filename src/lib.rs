@@ -7,3 +7,4 @@ pub mod app;
 pub mod base;
 pub mod catalog;
 pub mod compute;
+pub mod wire;
