@@ -31,9 +31,11 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Builds `argon` and gives its path.
+///
 /// Built with the whole workspace's features, as `cargo test --workspace` builds it: otherwise
 /// each of the two would throw out what the other one built.
-fn build() -> Result<PathBuf> {
+pub fn build() -> Result<PathBuf> {
     let output = cargo()
         .args(["build", "--quiet", "--workspace", "--bin", "argon"])
         .arg("--message-format=json-render-diagnostics")

@@ -4,7 +4,6 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::binary::argon;
 
@@ -62,16 +61,6 @@ impl Cli {
         let text = self.run(&[arguments, &["--json"]].concat())?;
         serde_json::from_str(&text)
             .with_context(|| format!("read what `argon {}` prints: {text}", arguments.join(" ")))
-    }
-
-    /// The items of a command that prints a list.
-    pub fn list<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<Vec<T>> {
-        let mut printed: Value = self.json(arguments)?;
-        let items = match printed.get_mut("items") {
-            Some(items) => items.take(),
-            None => printed,
-        };
-        serde_json::from_value(items).context("read the items")
     }
 
     /// Runs a command that must fail.

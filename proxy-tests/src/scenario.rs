@@ -164,9 +164,9 @@ impl Scene {
             for name in ["dev", "dev-v1"] {
                 self.cli.run(&["branch", "delete", name])?;
             }
-            let live: Vec<Branch> = self.cli.list(&["branch", "list"])?;
+            let live: Vec<Branch> = self.cli.json(&["branch", "list"])?;
             ensure!(live.is_empty(), "still there: {live:?}");
-            let deleted: Vec<Branch> = self.cli.list(&["branch", "list", "--deleted"])?;
+            let deleted: Vec<Branch> = self.cli.json(&["branch", "list", "--deleted"])?;
             let names: Vec<_> = deleted.into_iter().map(|branch| branch.name).collect();
             Ok(((), format!("no branch is left; deleted ones: {}", names.join(", "))))
         };
@@ -234,7 +234,7 @@ impl Scene {
     }
 
     fn versions(&self, branch: &str) -> Result<Vec<Version>> {
-        self.cli.list(&["branch", "list-versions", branch])
+        self.cli.json(&["branch", "list-versions", branch])
     }
 }
 
