@@ -41,6 +41,8 @@ pub struct Branch {
     pub in_flight: u64,
     /// Sum of the file sizes of the newest version, bytes.
     pub size_bytes: u64,
+    /// Counts the branch's lives: it grows by one at every wake.
+    pub epoch: u64,
 }
 
 /// Where a branch left another one.
