@@ -5,4 +5,6 @@
 
 pub mod archive;
 pub mod base;
+pub mod catalog;
+pub mod compute;
 pub mod wire;

@@ -1,1 +1,3 @@
 //! Argon admin: the API types, an HTTP client, and the CLI commands.
+
+pub mod types;

@@ -1,0 +1,144 @@
+//! Branches, and the URI under which a driver finds one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{BranchSource, IdleTimeout};
+
+/// One line of a database's history, with an address of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Branch {
+    /// The branch's id; it stays when the name is given to another branch.
+    pub id: String,
+    /// Name of its project.
+    pub project: String,
+    /// 1 to 63 of `a-z`, `0-9` and `-`; one live branch of a project has it.
+    pub name: String,
+    /// What it is doing now.
+    pub state: BranchState,
+    /// The newest version: what a wake starts from.
+    pub head_version: String,
+    /// What it was made from; absent for a branch made from the base or empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
+    /// How long it may be idle before it is suspended, defaults applied.
+    pub idle_timeout: IdleTimeout,
+    /// When it was created.
+    pub created_at: String,
+    /// When it was deleted, for a deleted branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<String>,
+    /// The last failure that is not yet repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// What a driver connects to.
+    pub uri: String,
+    /// Client connections routed to this branch now.
+    pub clients: u64,
+    /// Commands being worked on now.
+    pub in_flight: u64,
+    /// Sum of the file sizes of the newest version, bytes.
+    pub size_bytes: u64,
+}
+
+/// Where a branch left another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Origin {
+    /// Name of the branch it was made from; its id where that branch is purged.
+    pub branch: String,
+    /// The version it was made from.
+    pub version: String,
+}
+
+/// What a branch is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BranchState {
+    /// No process; every byte is in its newest version.
+    Suspended,
+    /// A mongod is being started on it.
+    Waking,
+    /// A mongod serves it.
+    Running,
+    /// Its mongod stops, then its changes become a version.
+    Suspending,
+    /// No process, but this server's disk holds writes that no version has yet; `error` says why.
+    Unsaved,
+    /// Deleted; it can be undeleted until it is purged.
+    Deleted,
+}
+
+impl BranchState {
+    /// The word in JSON and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Suspended => "suspended",
+            Self::Waking => "waking",
+            Self::Running => "running",
+            Self::Suspending => "suspending",
+            Self::Unsaved => "unsaved",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl fmt::Display for BranchState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What `POST /v1/projects/{project}/branches` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateBranch {
+    /// 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end.
+    pub name: String,
+    /// What it starts from; the project's base where absent.
+    #[serde(default)]
+    pub source: BranchSource,
+    /// How long it may be idle before it is suspended; the server's default where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<IdleTimeout>,
+}
+
+/// The URI of a branch, for a proxy that listens at `address` (`HOST:PORT`).
+///
+/// The `/` in the option's value stands as it is: RFC 3986 section 3.4 allows it in a query, and
+/// the drivers split options only at `&` and `=`. Names need no escape by their own rule.
+pub fn connection_uri(address: impl fmt::Display, project: &str, branch: &str) -> String {
+    format!("mongodb://{address}/?appName=argon.{project}/{branch}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_the_same_word_in_json_and_in_tables() {
+        use BranchState::*;
+        for state in [Suspended, Waking, Running, Suspending, Unsaved, Deleted] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        assert_eq!(format!("{:<9}|", Running), "running  |");
+    }
+
+    #[test]
+    fn a_request_needs_a_name_only_and_refuses_what_it_does_not_know() {
+        let read = |text| serde_json::from_str::<CreateBranch>(text);
+        assert_eq!(
+            read(r#"{"name":"dev"}"#).unwrap(),
+            CreateBranch { name: "dev".into(), source: BranchSource::Base, idle_timeout: None }
+        );
+        assert!(read(r#"{"name":"dev","idle_timout":"never"}"#).is_err());
+        assert!(read(r#"{"source":"empty"}"#).is_err());
+    }
+
+    #[test]
+    fn the_uri_names_the_branch() {
+        let uri = connection_uri("127.0.0.1:27017", "shop", "dev");
+        assert_eq!(uri, "mongodb://127.0.0.1:27017/?appName=argon.shop/dev");
+    }
+}

@@ -1,0 +1,121 @@
+//! How long a branch may be idle before it is suspended.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use utoipa::ToSchema;
+
+/// How long a branch may be idle before it is suspended. As text: `500ms`, `30s`, `5m`, `1h`, `7d`
+/// or `never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum IdleTimeout {
+    /// Suspend after this time without work.
+    After {
+        /// The time, milliseconds, at least 1.
+        #[schema(value_type = u64, minimum = 1)]
+        ms: NonZeroU64,
+    },
+    /// Only suspend on request.
+    Never,
+}
+
+/// The text is no idle time-out.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is not an idle time-out: expected for example 30s, 5m, 1h, 500ms or never")]
+pub struct InvalidIdleTimeout(String);
+
+/// Units, the largest first, in milliseconds.
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl IdleTimeout {
+    /// The time; `None` is never.
+    pub fn duration(self) -> Option<Duration> {
+        match self {
+            Self::After { ms } => Some(Duration::from_millis(ms.get())),
+            Self::Never => None,
+        }
+    }
+
+    /// Suspend after `duration`, which is rounded down to a millisecond and up to one.
+    pub fn after(duration: Duration) -> Self {
+        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self::After { ms: NonZeroU64::new(ms).unwrap_or(NonZeroU64::MIN) }
+    }
+}
+
+impl FromStr for IdleTimeout {
+    type Err = InvalidIdleTimeout;
+
+    fn from_str(text: &str) -> Result<Self, InvalidIdleTimeout> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit_ms = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms);
+        let ms = number.parse::<u64>().ok().zip(unit_ms).and_then(|(n, ms)| n.checked_mul(ms));
+        ms.and_then(NonZeroU64::new)
+            .map(|ms| Self::After { ms })
+            .ok_or_else(|| InvalidIdleTimeout(text.to_owned()))
+    }
+}
+
+impl fmt::Display for IdleTimeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::After { ms } = self else {
+            return f.pad("never");
+        };
+        let (unit, unit_ms) =
+            UNITS.into_iter().find(|(_, unit)| ms.get() % unit == 0).unwrap_or(("ms", 1));
+        f.pad(&format!("{}{unit}", ms.get() / unit_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_forms_are_read_and_written_in_the_largest_whole_unit() {
+        for (text, ms, written) in [
+            ("1ms", 1, "1ms"),
+            ("500ms", 500, "500ms"),
+            ("30s", 30_000, "30s"),
+            ("90s", 90_000, "90s"),
+            ("300s", 300_000, "5m"),
+            ("1h", 3_600_000, "1h"),
+            ("48h", 172_800_000, "2d"),
+        ] {
+            let timeout: IdleTimeout = text.parse().unwrap();
+            assert_eq!(timeout.duration(), Some(Duration::from_millis(ms)), "{text}");
+            assert_eq!(timeout, IdleTimeout::after(Duration::from_millis(ms)));
+            assert_eq!(timeout.to_string(), written);
+        }
+        assert_eq!("never".parse(), Ok(IdleTimeout::Never));
+        assert_eq!(IdleTimeout::Never.to_string(), "never");
+    }
+
+    #[test]
+    fn other_text_is_refused() {
+        for text in ["", "0s", "30", "s", "-1s", "1.5s", "1 s", "1w", "Never", "99999999999999999d"]
+        {
+            assert!(text.parse::<IdleTimeout>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_as_the_document_says() {
+        let timeout: IdleTimeout = "30s".parse().unwrap();
+        assert_eq!(serde_json::to_string(&timeout).unwrap(), r#"{"after":{"ms":30000}}"#);
+        assert_eq!(serde_json::to_string(&IdleTimeout::Never).unwrap(), r#""never""#);
+        for wrong in [r#"{"after":{"ms":0}}"#, r#"{"after":{"ms":1,"s":1}}"#, r#""30s""#] {
+            assert!(serde_json::from_str::<IdleTimeout>(wrong).is_err(), "{wrong}");
+        }
+    }
+}

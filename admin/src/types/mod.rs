@@ -1,0 +1,36 @@
+//! The types of the admin API: what goes over HTTP between the server, this crate's client and
+//! anybody else's.
+//!
+//! Job: shape and text forms. Not its job: rules about what is allowed when; those are the
+//! server's.
+//! Invariant: a field that is absent is `None`, never an empty text or a zero.
+//!
+//! Ids are 26 lower-case letters and digits. Times are RFC 3339 in UTC with milliseconds.
+
+mod branch;
+mod idle_timeout;
+mod operation;
+mod problem;
+mod project;
+mod source;
+mod status;
+mod version;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use branch::{Branch, BranchState, CreateBranch, Origin, connection_uri};
+pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
+pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
+pub use problem::Problem;
+pub use project::{Base, CreateProject, Project};
+pub use source::{At, BranchSource, InvalidSource};
+pub use status::{BranchCounts, Mongod, Status};
+pub use version::Version;
+
+/// A list, in an object so that it can grow fields of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct List<T> {
+    /// The things, in the order that the route's description names.
+    pub items: Vec<T>,
+}

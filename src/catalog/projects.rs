@@ -1,0 +1,97 @@
+//! Projects in the catalog.
+
+use rusqlite::{OptionalExtension, params};
+
+use super::Catalog;
+use super::error::CatalogError;
+use super::rows::{self, ProjectRow, text};
+use crate::base::ids::ProjectId;
+use crate::base::name::Name;
+
+impl Catalog {
+    /// Adds a project; [`CatalogError::NameTaken`] where one has its name.
+    pub fn insert_project(&self, project: &ProjectRow) -> Result<(), CatalogError> {
+        let sql = format!("INSERT INTO projects ({}) VALUES (?, ?, ?, ?)", ProjectRow::COLUMNS);
+        let ProjectRow { id, name, created, base } = project;
+        self.lock()
+            .execute(&sql, params![id.to_string(), name.as_str(), created.unix_ms(), text(*base)])
+            .map(drop)
+            .map_err(CatalogError::failed_to_name("insert a project", name))
+    }
+
+    /// The project of that name.
+    pub fn project_by_name(&self, name: &Name) -> Result<Option<ProjectRow>, CatalogError> {
+        let sql = format!("SELECT {} FROM projects WHERE name = ?", ProjectRow::COLUMNS);
+        self.lock()
+            .query_row(&sql, [name.as_str()], ProjectRow::read)
+            .optional()
+            .map_err(CatalogError::failed("find a project"))
+    }
+
+    /// Every project, by name.
+    pub fn projects(&self) -> Result<Vec<ProjectRow>, CatalogError> {
+        let sql = format!("SELECT {} FROM projects ORDER BY name", ProjectRow::COLUMNS);
+        rows::select(&self.lock(), &sql, &[], ProjectRow::read)
+            .map_err(CatalogError::failed("list projects"))
+    }
+
+    /// Takes a project out, the rows of its deleted branches with it;
+    /// [`CatalogError::NotEmpty`] where it has live ones. A project that is not there is fine.
+    pub fn delete_project(&self, id: ProjectId) -> Result<(), CatalogError> {
+        let mut connection = self.lock();
+        let failed = CatalogError::failed("delete a project");
+        let transaction = connection.transaction().map_err(&failed)?;
+        let id = id.to_string();
+        let live: i64 = transaction
+            .query_row(
+                "SELECT count(*) FROM branches WHERE project = ? AND deleted_ms IS NULL",
+                [&id],
+                |row| row.get(0),
+            )
+            .map_err(&failed)?;
+        if live > 0 {
+            return Err(CatalogError::NotEmpty);
+        }
+        for sql in ["DELETE FROM branches WHERE project = ?", "DELETE FROM projects WHERE id = ?"] {
+            transaction.execute(sql, [&id]).map_err(&failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::testing::{Bench, name};
+
+    #[test]
+    fn projects_are_found_by_name_and_listed_in_order() {
+        let bench = Bench::new();
+        let (shop, blog) = (bench.project("shop"), bench.project("blog"));
+        let catalog = &bench.catalog;
+        assert_eq!(catalog.projects().unwrap(), [blog.clone(), shop.clone()]);
+        assert_eq!(catalog.project_by_name(&name("shop")).unwrap(), Some(shop));
+        assert_eq!(catalog.project_by_name(&name("none")).unwrap(), None);
+        let again = ProjectRow { id: ProjectId::generate(bench.tick()), ..blog };
+        assert!(matches!(
+            catalog.insert_project(&again),
+            Err(CatalogError::NameTaken { name }) if name == "blog"
+        ));
+    }
+
+    #[test]
+    fn a_project_goes_with_its_deleted_branches_but_not_with_live_ones() {
+        let bench = Bench::new();
+        let shop = bench.project("shop");
+        let mut dev = bench.branch(&shop, "dev");
+        let catalog = &bench.catalog;
+        assert!(matches!(catalog.delete_project(shop.id), Err(CatalogError::NotEmpty)));
+        assert_eq!(catalog.projects().unwrap().len(), 1);
+        dev.deleted = Some(bench.tick());
+        catalog.update_branch(&dev).unwrap();
+        catalog.delete_project(shop.id).unwrap();
+        assert_eq!(catalog.projects().unwrap(), []);
+        assert_eq!(catalog.branch(dev.id).unwrap(), None);
+        catalog.delete_project(shop.id).unwrap();
+    }
+}

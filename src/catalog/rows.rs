@@ -1,0 +1,233 @@
+//! The rows, and how they are read from and written to SQLite.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row, ToSql};
+
+use crate::base::clock::Timestamp;
+use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
+use crate::base::name::Name;
+
+/// A project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProjectRow {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its name; no other project has it.
+    pub name: Name,
+    /// When it was created.
+    pub created: Timestamp,
+    /// What its branches start from.
+    pub base: Option<VersionId>,
+}
+
+/// A branch, live or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BranchRow {
+    /// Its id.
+    pub id: BranchId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its name; no other live branch of the project has it.
+    pub name: Name,
+    /// Its newest version.
+    pub head: VersionId,
+    /// Its life.
+    pub epoch: Epoch,
+    /// When it is suspended.
+    pub idle_timeout: IdleTimeout,
+    /// When it was created.
+    pub created: Timestamp,
+    /// When it was deleted.
+    pub deleted: Option<Timestamp>,
+    /// The branch it was made from.
+    pub origin_branch: Option<BranchId>,
+    /// The version it was made from.
+    pub origin_version: Option<VersionId>,
+    /// Writes that are on this server's disk alone.
+    pub local: LocalData,
+    /// The last failure that is not yet repaired, for people to read.
+    pub error: Option<String>,
+}
+
+/// How long a branch may be idle before it is suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleTimeout {
+    /// As long as the server's default says.
+    Default,
+    /// This long; kept to the millisecond, at least one.
+    After(Duration),
+    /// For ever.
+    Never,
+}
+
+/// Whether a working directory holds writes that no version has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalData {
+    /// No: the head has everything.
+    None,
+    /// It may.
+    Present {
+        /// The version that the working directory was restored from.
+        base: VersionId,
+        /// The version that is being made of it.
+        saving: Option<VersionId>,
+    },
+}
+
+/// A version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionRow {
+    /// Its id.
+    pub id: VersionId,
+    /// The branch it was made of, which may be purged; `None` for bases and the like.
+    pub branch: Option<BranchId>,
+    /// The version it was made on top of.
+    pub parent: Option<VersionId>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What made it.
+    pub cause: String,
+    /// What somebody called it.
+    pub label: Option<String>,
+    /// Sum of its file sizes, bytes.
+    pub total_bytes: u64,
+    /// Raw bytes of the blocks that it stored new.
+    pub new_bytes: u64,
+    /// The same after compression.
+    pub stored_bytes: u64,
+    /// Version of the mongod that wrote it.
+    pub mongod_version: String,
+    /// Its featureCompatibilityVersion.
+    pub fcv: String,
+}
+
+impl ProjectRow {
+    pub(super) const COLUMNS: &str = "id, name, created_ms, base";
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            name: parsed(row, "name")?,
+            created: Timestamp::from_unix_ms(row.get("created_ms")?),
+            base: parsed_or_null(row, "base")?,
+        })
+    }
+}
+
+impl BranchRow {
+    pub(super) const COLUMNS: &str = "id, project, name, head, epoch, idle_timeout_ms, created_ms, \
+        deleted_ms, origin_branch, origin_version, local_base, local_saving, error";
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let saving = parsed_or_null(row, "local_saving")?;
+        Ok(Self {
+            id: parsed(row, "id")?,
+            project: parsed(row, "project")?,
+            name: parsed(row, "name")?,
+            head: parsed(row, "head")?,
+            epoch: Epoch(row.get("epoch")?),
+            idle_timeout: IdleTimeout::from_column(row.get("idle_timeout_ms")?),
+            created: Timestamp::from_unix_ms(row.get("created_ms")?),
+            deleted: row.get::<_, Option<u64>>("deleted_ms")?.map(Timestamp::from_unix_ms),
+            origin_branch: parsed_or_null(row, "origin_branch")?,
+            origin_version: parsed_or_null(row, "origin_version")?,
+            local: match parsed_or_null(row, "local_base")? {
+                Some(base) => LocalData::Present { base, saving },
+                None => LocalData::None,
+            },
+            error: row.get("error")?,
+        })
+    }
+}
+
+impl VersionRow {
+    pub(super) const COLUMNS: &str = "id, branch, parent, created_ms, cause, label, total_bytes, \
+        new_bytes, stored_bytes, mongod_version, fcv";
+
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: parsed(row, "id")?,
+            branch: parsed_or_null(row, "branch")?,
+            parent: parsed_or_null(row, "parent")?,
+            created: Timestamp::from_unix_ms(row.get("created_ms")?),
+            cause: row.get("cause")?,
+            label: row.get("label")?,
+            total_bytes: row.get("total_bytes")?,
+            new_bytes: row.get("new_bytes")?,
+            stored_bytes: row.get("stored_bytes")?,
+            mongod_version: row.get("mongod_version")?,
+            fcv: row.get("fcv")?,
+        })
+    }
+}
+
+impl IdleTimeout {
+    /// NULL is the default and 0 never, as the schema says.
+    pub(super) fn to_column(self) -> Option<i64> {
+        match self {
+            Self::Default => None,
+            Self::Never => Some(0),
+            Self::After(time) => Some(i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1)),
+        }
+    }
+
+    fn from_column(ms: Option<u64>) -> Self {
+        match ms {
+            None => Self::Default,
+            Some(0) => Self::Never,
+            Some(ms) => Self::After(Duration::from_millis(ms)),
+        }
+    }
+}
+
+impl LocalData {
+    /// The columns `local_base` and `local_saving`.
+    pub(super) fn to_columns(self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::None => (None, None),
+            Self::Present { base, saving } => (Some(base.to_string()), text(saving)),
+        }
+    }
+}
+
+/// Every row that a query finds.
+pub(super) fn select<T>(
+    connection: &Connection,
+    sql: &str,
+    values: &[&dyn ToSql],
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare_cached(sql)?.query_map(values, read)?.collect()
+}
+
+/// An id for a column that may be NULL.
+pub(super) fn text(id: Option<impl ToString>) -> Option<String> {
+    id.map(|id| id.to_string())
+}
+
+fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    parse(row, column, &row.get::<_, String>(column)?)
+}
+
+fn parsed_or_null<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<T>>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    row.get::<_, Option<String>>(column)?.map(|text| parse(row, column, &text)).transpose()
+}
+
+fn parse<T>(row: &Row<'_>, column: &str, text: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse().map_err(|error| {
+        let index = row.as_ref().column_index(column).unwrap_or_default();
+        rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
+    })
+}

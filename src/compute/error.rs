@@ -1,0 +1,135 @@
+//! What can go wrong with a mongod, and how one ended.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::wire::WireError;
+
+/// How much of a log's end is read for an error's text, bytes, and how many lines of it are shown.
+const TAIL_BYTES: u64 = 16 * 1024;
+const TAIL_LINES: usize = 8;
+
+/// Why there is no running mongod.
+#[derive(Debug, Error)]
+pub enum ComputeError {
+    /// The host refused something.
+    #[error("{doing} {}", .object.to_string_lossy())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        object: OsString,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
+    /// mongod ended before it was ready.
+    #[error("mongod ended before it was ready ({exit}); its last log lines:\n{log}")]
+    Exited {
+        /// How it ended.
+        exit: Exit,
+        /// Its last log lines.
+        log: String,
+    },
+    /// mongod runs, but did not become a writable primary.
+    #[error("wait for mongod at {socket} to become a writable primary: not in {limit:?}")]
+    NotReady {
+        /// Where it was asked.
+        socket: PathBuf,
+        /// How long it had.
+        limit: Duration,
+    },
+    /// A command that makes a new mongod usable failed.
+    #[error("run {command} on the new mongod")]
+    Setup {
+        /// The command's name.
+        command: String,
+        /// What mongod or the connection said.
+        #[source]
+        source: Box<WireError>,
+    },
+}
+
+impl ComputeError {
+    pub(super) fn io(doing: &'static str, object: impl Into<OsString>, source: io::Error) -> Self {
+        Self::Io { doing, object: object.into(), source }
+    }
+}
+
+/// How a mongod ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    status: Option<ExitStatus>,
+    log: PathBuf,
+}
+
+impl Exit {
+    pub(super) fn new(status: io::Result<ExitStatus>, log: PathBuf) -> Self {
+        Self { status: status.ok(), log }
+    }
+
+    pub(super) fn unknown() -> Self {
+        Self { status: None, log: PathBuf::new() }
+    }
+
+    /// Whether mongod shut down by itself, everything checkpointed.
+    pub fn is_clean(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+
+    /// The last lines of the log, as read now.
+    pub fn log_tail(&self) -> String {
+        log_tail(&self.log)
+    }
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.status {
+            Some(status) => status.fmt(f),
+            None => f.write_str("exit status unknown"),
+        }
+    }
+}
+
+/// The last lines of a log, or why there are none; never fails, since it serves errors.
+pub(super) fn log_tail(log: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    match read() {
+        Ok(text) => {
+            let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+        }
+        Err(error) => format!("(read {}: {error})", log.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_the_last_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("mongod.log");
+        let text: String = (0..5000).map(|n| format!("line {n}\n\n")).collect();
+        std::fs::write(&log, text).unwrap();
+        let tail = log_tail(&log);
+        assert_eq!(tail.lines().count(), TAIL_LINES);
+        assert!(tail.starts_with("line 4992") && tail.ends_with("line 4999"));
+        assert!(log_tail(&dir.path().join("absent")).starts_with("(read "));
+    }
+}

@@ -1,0 +1,98 @@
+//! Runs mongod.
+//!
+//! Job: find or fetch a mongod, start one on a dbpath, tell when it is a writable primary, stop
+//! it, and tell when it died and why. Not its job: which branch it serves, and what is in its
+//! dbpath.
+//! Invariant: no mongod outlives the server that started it.
+
+mod error;
+mod fetch;
+mod isolate;
+pub mod mongod;
+mod process;
+mod ready;
+mod spawner;
+#[cfg(test)]
+mod suite;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bson::Document;
+
+pub use error::{ComputeError, Exit};
+pub use process::ProcessCompute;
+
+use error::log_tail;
+
+/// What one mongod is started with. Its directories exist, and nobody else uses them.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// mongod's data.
+    pub dbpath: PathBuf,
+    /// Where its Unix socket appears; mode 0700, since the socket asks nobody for a password.
+    pub socket_dir: PathBuf,
+    /// Where its log goes; written anew at each start.
+    pub log: PathBuf,
+    /// WiredTiger's cache, GB (at least 0.25, mongod's own minimum).
+    pub cache_gb: f64,
+    /// Size of the oplog of a new volume, MB.
+    pub oplog_mb: u32,
+}
+
+/// What a real mongod says of itself, once it is a writable primary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerFacts {
+    /// Its reply to `hello`.
+    pub hello: Document,
+    /// Its reply to `buildInfo`.
+    pub build_info: Document,
+    /// The feature compatibility version of its data, for example "6.0".
+    pub fcv: String,
+}
+
+/// Something that can run mongods.
+#[async_trait]
+pub trait Compute: Send + Sync + fmt::Debug {
+    /// In a few words, for people.
+    fn describe(&self) -> String;
+
+    /// The version of the mongods that it starts, for example "6.0.5".
+    fn mongod_version(&self) -> &str;
+
+    /// Starts a mongod and returns when it is a writable primary. On an error, or when the future
+    /// is dropped, nothing keeps running.
+    async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError>;
+}
+
+/// One running mongod. Dropping the last handle kills it.
+#[async_trait]
+pub trait Instance: Send + Sync + fmt::Debug {
+    /// Its Unix socket.
+    fn socket(&self) -> &Path;
+
+    /// What it said of itself when it became ready.
+    fn facts(&self) -> &ServerFacts;
+
+    /// Returns when the process has ended, whoever ended it.
+    async fn wait(&self) -> Exit;
+
+    /// Stops it cleanly, by force where that takes too long; then all is on disk that it
+    /// acknowledged, in its journal at least.
+    async fn stop(&self) -> Exit;
+
+    /// Ends it at once.
+    async fn kill(&self);
+}
+
+/// Whether the mongod that last used this dbpath checkpointed everything before it ended: it
+/// empties its lock file as its last deed.
+pub fn was_stopped_cleanly(dbpath: &Path) -> bool {
+    match std::fs::metadata(dbpath.join("mongod.lock")) {
+        Ok(lock) => lock.len() == 0,
+        // No mongod ever ran on it.
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,236 @@
+//! A mongod as a local process, alone in a network namespace where the host allows one.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::isolate::{self, Isolation};
+use super::mongod::Mongod;
+use super::ready::{self, Member};
+use super::spawner::Spawner;
+use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts, log_tail};
+
+/// The port every mongod believes to have; in its own namespace nobody else is there.
+const PORT: u16 = 27017;
+
+/// A mongod that did not become a writable primary by then is given up.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A mongod that did not stop cleanly by then is killed; its journal holds what it acknowledged.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Starts mongods as child processes.
+#[derive(Debug)]
+pub struct ProcessCompute {
+    mongod: Mongod,
+    isolation: Isolation,
+    spawner: Spawner,
+}
+
+impl ProcessCompute {
+    /// Tries what the host allows, and takes the best of it.
+    pub async fn new(mongod: Mongod) -> Result<Self, ComputeError> {
+        let spawner = Spawner::start()?;
+        let isolation = isolate::probe(&spawner, &mongod.path).await;
+        Ok(Self { mongod, isolation, spawner })
+    }
+
+    fn command(&self, cell: &Cell, port: u16) -> Result<Command, ComputeError> {
+        let log = File::create(&cell.log)
+            .map_err(|source| ComputeError::io("create the log", &cell.log, source))?;
+        let errors = log
+            .try_clone()
+            .map_err(|source| ComputeError::io("share the log", &cell.log, source))?;
+        let mut command = Command::new(&self.mongod.path);
+        command
+            .args(["--replSet", ready::REPLICA_SET, "--bind_ip", "127.0.0.1"])
+            .args(["--port", &port.to_string()])
+            .args(["--oplogSize", &cell.oplog_mb.to_string()])
+            .args(["--wiredTigerCacheSizeGB", &format!("{:.2}", cell.cache_gb)])
+            // No preallocated journal files, which every start would scan, and tables sized for
+            // this many sessions: both take time and memory off every start.
+            .args([
+                "--wiredTigerEngineConfigString",
+                "log=(file_max=16MB,prealloc=false),session_max=1000",
+            ])
+            // An idle branch must not write: neither no-ops every 10 s nor diagnostics every 1 s.
+            .args(["--setParameter", "writePeriodicNoops=false"])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            .arg("--dbpath")
+            .arg(&cell.dbpath)
+            .arg("--unixSocketPrefix")
+            .arg(&cell.socket_dir)
+            .env_clear()
+            // The client's and the operator's locale must not change what mongod does.
+            .env("LC_ALL", "C")
+            .current_dir(&cell.dbpath)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .kill_on_drop(true);
+        isolate::confine(&mut command, self.isolation);
+        Ok(command)
+    }
+}
+
+#[async_trait]
+impl Compute for ProcessCompute {
+    fn describe(&self) -> String {
+        format!("local processes, {}", self.isolation)
+    }
+
+    fn mongod_version(&self) -> &str {
+        &self.mongod.version
+    }
+
+    async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
+        let port = match self.isolation {
+            Isolation::Namespace => PORT,
+            Isolation::SharedNetwork => free_port()?,
+        };
+        let socket = cell.socket_dir.join(format!("mongodb-{port}.sock"));
+        // A killed mongod leaves its socket behind, and a connect to it must not look like news.
+        if let Err(source) = std::fs::remove_file(&socket)
+            && source.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(ComputeError::io("remove the old socket", &socket, source));
+        }
+        let child = self.spawner.spawn(self.command(&cell, port)?).await?;
+        let process = Process::watch(child, socket, cell.log.clone());
+        let member = Member { host: format!("127.0.0.1:{port}") };
+        let facts = tokio::select! {
+            ready = ready::writable_primary(&process.socket, &member, START_DEADLINE) => ready,
+            exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&cell.log) }),
+        };
+        match facts {
+            Ok(facts) => {
+                debug!(pid = process.pid, "mongod is a writable primary");
+                Ok(Arc::new(Ready { process, facts }))
+            }
+            Err(error) => {
+                process.kill().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A mongod that became ready.
+#[derive(Debug)]
+struct Ready {
+    process: Process,
+    facts: ServerFacts,
+}
+
+#[async_trait]
+impl Instance for Ready {
+    fn socket(&self) -> &Path {
+        &self.process.socket
+    }
+
+    fn facts(&self) -> &ServerFacts {
+        &self.facts
+    }
+
+    async fn wait(&self) -> Exit {
+        self.process.wait().await
+    }
+
+    async fn stop(&self) -> Exit {
+        self.process.stop().await
+    }
+
+    async fn kill(&self) {
+        self.process.kill().await;
+    }
+}
+
+/// What the task that owns the child is told.
+#[derive(Debug)]
+enum Order {
+    Terminate,
+    Kill,
+}
+
+/// A child process, owned by one task: only that task signals it and reaps it, so a signal can
+/// never hit another process that got the same number.
+#[derive(Debug)]
+struct Process {
+    pid: Option<u32>,
+    socket: PathBuf,
+    orders: mpsc::Sender<Order>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Process {
+    fn watch(mut child: Child, socket: PathBuf, log: PathBuf) -> Self {
+        let (orders, mut inbox) = mpsc::channel(4);
+        let (announce, exit) = watch::channel(None);
+        let pid = child.id();
+        tokio::spawn(async move {
+            let status = loop {
+                tokio::select! {
+                    status = child.wait() => break status,
+                    order = inbox.recv() => match order {
+                        Some(Order::Terminate) => terminate(&child),
+                        // Nobody holds the process any more, so nobody can use it.
+                        Some(Order::Kill) | None => {
+                            if let Err(error) = child.start_kill() {
+                                debug!(%error, "kill mongod: it is gone already");
+                            }
+                        }
+                    },
+                }
+            };
+            announce.send_replace(Some(Exit::new(status, log)));
+        });
+        Self { pid, socket, orders, exit }
+    }
+
+    async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().expect("waited for Some"),
+            Err(_) => Exit::unknown(),
+        }
+    }
+
+    async fn stop(&self) -> Exit {
+        // A full or closed channel means that the process has such an order, or is gone.
+        let _ = self.orders.try_send(Order::Terminate);
+        match tokio::time::timeout(STOP_DEADLINE, self.wait()).await {
+            Ok(exit) => exit,
+            Err(_) => {
+                warn!(pid = self.pid, "mongod did not stop in {STOP_DEADLINE:?}: killing it");
+                self.kill().await;
+                self.wait().await
+            }
+        }
+    }
+
+    async fn kill(&self) {
+        let _ = self.orders.send(Order::Kill).await;
+        self.wait().await;
+    }
+}
+
+fn terminate(child: &Child) {
+    let Some(pid) = child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) else { return };
+    // SAFETY: kill takes plain numbers; the child is not reaped yet, so the number is still its.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+}
+
+fn free_port() -> Result<u16, ComputeError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|source| ComputeError::io("find a free port on", "127.0.0.1", source))
+}
