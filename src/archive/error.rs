@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::prelude::Namespace;
+use crate::wire::WireError;
 
 /// Why an archive was not read, written, loaded or dumped.
 #[derive(Debug, Error)]
@@ -45,6 +46,23 @@ pub enum ArchiveError {
         namespace: Namespace,
         /// Why not.
         reason: String,
+    },
+    /// The server refused a command, or the connection to it broke.
+    #[error("{doing} {namespace}")]
+    Command {
+        /// What was being done.
+        doing: &'static str,
+        /// To which namespace.
+        namespace: Namespace,
+        /// What the server said.
+        source: Box<WireError>,
+    },
+    /// The thread that reads or writes the archive's bytes ended before its work did: this process
+    /// is stopping.
+    #[error("work on an archive was abandoned")]
+    Stopped {
+        /// How it ended.
+        source: tokio::task::JoinError,
     },
     /// The destination refused bytes, for example because its disk is full.
     #[error("write archive{}", within(.namespace.as_ref()))]
@@ -125,6 +143,19 @@ impl ArchiveError {
     /// True where the archive itself is at fault, so that trying again cannot help.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Unsupported { .. })
+    }
+
+    /// The error of a command that was `doing` something to `namespace`.
+    pub(super) fn command(
+        doing: &'static str,
+        namespace: &Namespace,
+    ) -> impl FnOnce(WireError) -> Self {
+        let namespace = namespace.clone();
+        move |source| Self::Command { doing, namespace, source: Box::new(source) }
+    }
+
+    pub(super) fn stopped(source: tokio::task::JoinError) -> Self {
+        Self::Stopped { source }
     }
 
     /// The same error, blamed on `namespace` unless it names one already.

@@ -139,6 +139,6 @@ fn index_names(entry: &Entry) -> Vec<String> {
     names
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

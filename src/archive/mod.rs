@@ -9,17 +9,27 @@ mod blocks;
 mod check;
 #[cfg(test)]
 mod damage;
+mod dump;
 mod error;
 #[cfg(test)]
 mod golden;
+mod indexes;
 mod ledger;
+#[cfg(test)]
+mod live;
+mod load;
 mod metadata;
+mod oplog;
+mod plan;
 mod prelude;
 mod reader;
+mod users;
 mod writer;
 
 pub use check::{Summary, check};
+pub use dump::{Dumped, dump};
 pub use error::{ArchiveError, Damage};
+pub use load::{Loaded, load};
 pub use metadata::Metadata;
 pub use prelude::{Entry, Header, Namespace, Prelude};
 pub use reader::{Contents, Item, Reader};
