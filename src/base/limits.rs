@@ -23,3 +23,27 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How long a command may wait for a branch to wake.
 pub const WAKE_WAIT: Duration = Duration::from_secs(30);
+
+/// The first and the longest wait after a failed wake, before a command may cause another.
+pub const WAKE_BACKOFF_FIRST: Duration = Duration::from_millis(250);
+/// See [`WAKE_BACKOFF_FIRST`].
+pub const WAKE_BACKOFF_CAP: Duration = Duration::from_secs(10);
+
+/// How many mongods may be starting at once: a start is half a second of pure computing.
+pub const STARTS_AT_ONCE: usize = 4;
+
+/// How long a suspend that was asked for waits for requests in flight, before mongod is stopped
+/// under them.
+pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// Between a failed save and the next try.
+pub const SAVE_RETRY: Duration = Duration::from_secs(5);
+
+/// How long an idle branch's mongod has to say whether a transaction is open, and how long the
+/// suspend is put off when one is.
+pub const IDLE_QUESTION: Duration = Duration::from_secs(5);
+/// See [`IDLE_QUESTION`].
+pub const IDLE_POSTPONE: Duration = Duration::from_secs(1);
+
+/// How many branches are saved at once when the server stops or starts.
+pub const SAVES_AT_ONCE: usize = 4;

@@ -14,6 +14,7 @@ use crate::wire::WireError;
 /// How much of a log's end is read for an error's text, bytes, and how many lines of it are shown.
 const TAIL_BYTES: u64 = 16 * 1024;
 const TAIL_LINES: usize = 8;
+const TAIL_LINE_CHARACTERS: usize = 300;
 
 /// Why there is no running mongod.
 #[derive(Debug, Error)]
@@ -111,9 +112,26 @@ pub(super) fn log_tail(log: &Path) -> String {
     match read() {
         Ok(text) => {
             let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-            lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+            let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+            last.iter().map(|line| readable(line)).collect::<Vec<_>>().join("\n")
         }
         Err(error) => format!("(read {}: {error})", log.display()),
+    }
+}
+
+/// mongod logs JSON, one object a line; people get severity, component, message and attributes.
+fn readable(line: &str) -> String {
+    let whole = match serde_json::from_str::<serde_json::Value>(line) {
+        Ok(entry) => {
+            let text = |key| entry[key].as_str().unwrap_or("-");
+            let attributes = entry.get("attr").map(|attr| format!(" {attr}")).unwrap_or_default();
+            format!("{} {} {}{attributes}", text("s"), text("c"), text("msg"))
+        }
+        Err(_) => line.to_owned(),
+    };
+    match whole.char_indices().nth(TAIL_LINE_CHARACTERS) {
+        Some((cut, _)) => format!("{}…", &whole[..cut]),
+        None => whole,
     }
 }
 
@@ -131,5 +149,17 @@ mod tests {
         assert_eq!(tail.lines().count(), TAIL_LINES);
         assert!(tail.starts_with("line 4992") && tail.ends_with("line 4999"));
         assert!(log_tail(&dir.path().join("absent")).starts_with("(read "));
+    }
+
+    #[test]
+    fn a_line_of_mongods_json_is_made_readable() {
+        for (line, shown) in [
+            (r#"{"s":"F","c":"STORAGE","msg":"no","attr":{"e":1}}"#, r#"F STORAGE no {"e":1}"#),
+            (r#"{"s":"I","c":"-","msg":"done"}"#, "I - done"),
+            ("plain text", "plain text"),
+        ] {
+            assert_eq!(readable(line), shown);
+        }
+        assert_eq!(readable(&"ä".repeat(1000)).chars().count(), TAIL_LINE_CHARACTERS + 1);
     }
 }

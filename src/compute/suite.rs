@@ -74,7 +74,9 @@ async fn a_mongod_that_cannot_start_says_why() {
     let cell = cell(dir.path());
     std::fs::write(cell.dbpath.join("storage.bson"), "not BSON").unwrap();
     match compute.start(cell).await {
-        Err(ComputeError::Exited { log, .. }) => assert!(log.contains("storage.bson"), "{log}"),
+        Err(ComputeError::Exited { log, .. }) => {
+            assert!(log.contains("storage engine metadata file"), "{log}")
+        }
         other => panic!("{other:?}"),
     }
 }
