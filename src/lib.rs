@@ -4,6 +4,7 @@
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
 pub mod app;
+pub mod archive;
 pub mod base;
 pub mod catalog;
 pub mod compute;
