@@ -4,3 +4,4 @@
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
 pub mod base;
+pub mod store;

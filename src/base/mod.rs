@@ -1,10 +1,11 @@
-//! What every room stands on: ids, names, time, limits, back-off.
+//! What every room stands on: ids, names, time, limits, back-off, blocking work.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
 //! Invariant: nothing here imports another room.
 
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
 pub mod ids;
 pub mod limits;
