@@ -4,4 +4,5 @@
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
 pub mod base;
+pub mod mount;
 pub mod store;

@@ -1,4 +1,4 @@
-//! What every room stands on: ids, names, time, limits, back-off, blocking work.
+//! What every room stands on: ids, names, time, limits, back-off, blocking and parallel work.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
@@ -10,3 +10,4 @@ pub mod clock;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod parallel;
