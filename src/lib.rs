@@ -8,4 +8,6 @@ pub mod archive;
 pub mod base;
 pub mod catalog;
 pub mod compute;
+pub mod mount;
+pub mod store;
 pub mod wire;

@@ -1,12 +1,18 @@
+<<<<<<< HEAD
 //! What every room stands on: ids, names, time, limits, counts, back-off.
+=======
+//! What every room stands on: ids, names, time, limits, back-off, blocking and parallel work.
+>>>>>>> store
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
 //! Invariant: nothing here imports another room.
 
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
 pub mod gauge;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod parallel;
