@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-//! What every room stands on: ids, names, time, limits, counts, back-off.
-=======
-//! What every room stands on: ids, names, time, limits, back-off, blocking and parallel work.
->>>>>>> store
+//! What every room stands on: ids, names, time, limits, counts, back-off, blocking and parallel work.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
