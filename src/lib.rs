@@ -6,8 +6,10 @@
 pub mod app;
 pub mod archive;
 pub mod base;
+pub mod branch;
 pub mod catalog;
 pub mod compute;
 pub mod mount;
 pub mod store;
+pub mod volume;
 pub mod wire;

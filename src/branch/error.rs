@@ -50,7 +50,7 @@ pub enum BranchError {
     #[error(transparent)]
     Time(#[from] InvalidTimestamp),
     #[error(transparent)]
-    Id(Arc<InvalidId>),
+    Id(#[from] InvalidId),
     #[error("branch `{branch}` did not wake in {waited:?}")]
     WakeTimeout { branch: Name, waited: Duration },
     #[error("wake branch `{branch}`")]
@@ -226,10 +226,4 @@ wrap! {
     VolumeError => Volume,
     StoreError => Store,
     CatalogError => Catalog,
-}
-
-impl From<InvalidId> for BranchError {
-    fn from(source: InvalidId) -> Self {
-        Self::Id(Arc::new(source))
-    }
 }
