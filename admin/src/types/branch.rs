@@ -92,6 +92,17 @@ impl fmt::Display for BranchState {
     }
 }
 
+/// Which branches are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deleted {
+    /// Live ones.
+    #[default]
+    Without,
+    /// Deleted ones.
+    Only,
+}
+
 /// What `POST /v1/projects/{project}/branches` takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
