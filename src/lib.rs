@@ -4,7 +4,10 @@
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
 pub mod app;
+pub mod archive;
 pub mod base;
 pub mod catalog;
 pub mod compute;
+pub mod mount;
+pub mod store;
 pub mod wire;

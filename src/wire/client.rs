@@ -61,8 +61,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.exchange(&message).await
     }
 
-    /// Runs a command and returns the reply if it says `ok: 1`.
-    pub(super) async fn checked(
+    /// Runs a command, byte for byte as it is, and returns the reply if it says `ok: 1`; `$db` is
+    /// added.
+    pub async fn checked(
         &mut self,
         db: &str,
         command: &RawDocument,
