@@ -99,9 +99,10 @@ async fn store_blocks(
 ) -> Result<Vec<Vec<Option<Reference>>>, VolumeError> {
     let moved = Arc::new(parent.map(|parent| moved_blocks(tree, parent)).unwrap_or_default());
     let mut pages: Vec<Vec<_>> = vec![Vec::new(); tree.files().len()];
-    let mut waiting = tree.files().iter().enumerate().flat_map(|(place, file)| {
-        (0..pages_of(file.bytes)).map(move |page| (place, file, page))
-    });
+    let mut waiting =
+        tree.files().iter().enumerate().flat_map(|(place, file)| {
+            (0..pages_of(file.bytes)).map(move |page| (place, file, page))
+        });
     let mut reading = VecDeque::new();
     loop {
         while reading.len() < PARALLEL

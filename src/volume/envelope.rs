@@ -52,8 +52,7 @@ pub fn seal<T: Serialize>(kind: Kind, document: &T) -> Result<Bytes, FormatError
     let raw = u32::try_from(document.len()).unwrap_or(u32::MAX);
     within("the document's length", raw, 1, DOCUMENT_BYTES_MAX)?;
     let zstd = zstd::bulk::compress(&document, ZSTD_LEVEL).map_err(FormatError::invalid)?;
-    let (encoding, payload) =
-        if zstd.len() < document.len() { (1, zstd) } else { (0, document) };
+    let (encoding, payload) = if zstd.len() < document.len() { (1, zstd) } else { (0, document) };
 
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len() + HASH_BYTES);
     out.extend(MAGIC);
@@ -161,17 +160,8 @@ mod tests {
         hostile::cuts_and_flips(&sealed, |bytes| open::<Document>(Kind::Project, bytes).is_err());
     }
 
-    /// An envelope with a fitting checksum around anything.
     fn forged(version: u16, encoding: u8, stored: u32, raw: u32, payload: &[u8]) -> Vec<u8> {
-        let mut out = [*b"ARGN", *b"HEAD"].concat();
-        out.extend(version.to_le_bytes());
-        out.extend([encoding, 0]);
-        out.extend(stored.to_le_bytes());
-        out.extend(raw.to_le_bytes());
-        out.extend(payload);
-        let hash = blake3::hash(&out);
-        out.extend(hash.as_bytes());
-        out
+        hostile::forged_envelope(*b"HEAD", version, encoding, [stored, raw], payload)
     }
 
     #[test]
@@ -195,7 +185,7 @@ mod tests {
             (forged(1, 0, 0, 0, &[]), "length is 0"),
             (forged(1, 0, u32::MAX, u32::MAX, &empty), "67108864 is the most"),
             (forged(1, 1, size, 100_000, &bomb), "small"),
-            (forged(1, 1, 5, 5, &empty), "frame"),
+            (forged(1, 1, 5, 5, &empty), "Src size"),
             (forged(1, 9, 5, 5, &empty), "encoding 9"),
             (forged(1, 0, length, length, &deep), "nested"),
             (b"<html>not found</html>".to_vec(), "no object"),

@@ -65,7 +65,9 @@ pub enum VolumeError {
         owner: Option<ServerId>,
     },
     /// A later Argon wrote the object.
-    #[error("{object} is of format version {found}, this Argon knows up to {known}: use a newer one")]
+    #[error(
+        "{object} is of format version {found}, this Argon knows up to {known}: use a newer one"
+    )]
     Newer {
         /// Which.
         object: Key,

@@ -7,7 +7,7 @@ use super::error::VolumeError;
 use super::format::FormatError;
 use super::keys;
 use super::pack::PackKind;
-use super::reference::{Frame, Reference};
+use super::reference::Reference;
 use crate::base::blocking::blocking;
 use crate::base::ids::PackId;
 use crate::store::Store;
@@ -79,35 +79,33 @@ pub async fn fetch(
     }))?;
     let (start, wanted) = (batch.start, batch.wanted.clone());
     let decoded = blocking(move || decode(&stored, start, &wanted));
-    decoded.await.map_err(|(wanted, source)| {
-        let place = format!("at {}, {}", wanted.reference.frame.offset, name(&wanted));
+    decoded.await.map_err(|(bad, source)| {
+        let wanted = &batch.wanted[bad];
+        let place = format!("at {}, {}", wanted.reference.frame.offset, name(wanted));
         VolumeError::damaged(&key, &place)(source)
     })
 }
 
+/// The contents; or which of `wanted` is bad, and how.
 fn decode(
     stored: &Bytes,
     start: u64,
     wanted: &[Wanted],
-) -> Result<Vec<Bytes>, (Wanted, FormatError)> {
-    let Some(first) = wanted.first() else { return Ok(Vec::new()) };
-    let mut decompressor =
-        Decompressor::new().map_err(|error| (*first, FormatError::invalid(error)))?;
+) -> Result<Vec<Bytes>, (usize, FormatError)> {
+    let mut decompressor = Decompressor::new().map_err(|error| (0, FormatError::invalid(error)))?;
     let mut contents: Vec<Bytes> = Vec::with_capacity(wanted.len());
-    let mut last: Option<Frame> = None;
-    for one in wanted {
+    for (place, one) in wanted.iter().enumerate() {
         let frame = one.reference.frame;
         let content = match contents.last() {
-            // One frame for many places: equal blocks are stored once.
-            Some(same) if last == Some(frame) => same.clone(),
+            // One frame for many places: equal blocks may be stored once.
+            Some(same) if wanted[place - 1].reference == one.reference => same.clone(),
             _ => {
                 let at = (u64::from(frame.offset) - start) as usize;
                 let bytes = stored.slice(at..at + frame.stored as usize);
-                frame.decode(bytes, &mut decompressor).map_err(|error| (*one, error))?
+                frame.decode(bytes, &mut decompressor).map_err(|error| (place, error))?
             }
         };
         contents.push(content);
-        last = Some(frame);
     }
     Ok(contents)
 }
@@ -115,7 +113,7 @@ fn decode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::reference::Encoding;
+    use crate::volume::reference::{Encoding, Frame};
 
     fn wanted(pack: u8, offset: u32, stored: u32) -> Wanted {
         let hash = blake3::hash(b"");

@@ -83,10 +83,10 @@ pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub fn slice(&mut self, bytes: usize) -> Result<&'a [u8], FormatError> {
-        let (taken, rest) = self.0.split_at_checked(bytes).ok_or(FormatError::Length {
-            expected: bytes as u64,
-            found: self.0.len() as u64,
-        })?;
+        let (taken, rest) = self
+            .0
+            .split_at_checked(bytes)
+            .ok_or(FormatError::Length { expected: bytes as u64, found: self.0.len() as u64 })?;
         self.0 = rest;
         Ok(taken)
     }

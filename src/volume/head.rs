@@ -234,10 +234,7 @@ mod tests {
         assert!(late.to_string().contains("epoch 5 met epoch 6 of server"), "{late}");
         // Even one who reads the mark anew may not take the epoch back.
         let back = volumes.move_head(&ours, &new).await.unwrap_err();
-        assert!(matches!(
-            back,
-            VolumeError::Fenced { epoch: Epoch(5), found: Some(Epoch(6)), .. }
-        ));
+        assert!(matches!(back, VolumeError::Fenced { epoch: Epoch(5), found: Some(Epoch(6)), .. }));
         assert_eq!(volumes.head(ours.branch).await.unwrap(), (theirs.clone(), new.clone()));
         volumes.delete_head(ours.branch).await.unwrap();
         let gone = volumes.move_head(&theirs, &new).await.unwrap_err();
@@ -264,8 +261,14 @@ mod tests {
         for (idle_timeout, wanted) in [
             (IdleTimeout::Default, IdleTimeout::Default),
             (IdleTimeout::Never, IdleTimeout::Never),
-            (IdleTimeout::After(Duration::from_millis(1)), IdleTimeout::After(Duration::from_millis(1))),
-            (IdleTimeout::After(Duration::from_secs(7200)), IdleTimeout::After(Duration::from_secs(7200))),
+            (
+                IdleTimeout::After(Duration::from_millis(1)),
+                IdleTimeout::After(Duration::from_millis(1)),
+            ),
+            (
+                IdleTimeout::After(Duration::from_secs(7200)),
+                IdleTimeout::After(Duration::from_secs(7200)),
+            ),
             (IdleTimeout::After(Duration::ZERO), IdleTimeout::After(Duration::from_millis(1))),
         ] {
             let sealed = Head { idle_timeout, ..head(1) }.seal().unwrap();

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::error::VolumeError;
 use super::fetch::{Batch, Wanted, fetch, plan};
 use super::format::FormatError;
-use super::page::{PAGE_BLOCKS, Page, covered_by};
 use super::pack::PackKind;
+use super::page::{PAGE_BLOCKS, Page, covered_by};
 use super::reference::Reference;
 use super::version::Root;
 use super::{Volumes, keys};
@@ -68,8 +68,7 @@ impl Volumes {
                 Some(Wanted { reference: (*reference)?, file, index: index as u64 })
             }));
         }
-        let reads =
-            plan(wanted).into_iter().map(|batch| self.clone().pages(root.clone(), batch));
+        let reads = plan(wanted).into_iter().map(|batch| self.clone().pages(root.clone(), batch));
         let read = parallel(PARALLEL, reads.collect::<Vec<_>>()).await?;
 
         let mut pages: Vec<Vec<_>> =

@@ -11,11 +11,11 @@ use zstd::bulk::Compressor;
 
 use super::error::VolumeError;
 use super::page::{PAGE_COVERS, Page, covered_by};
-use super::reference::{Encoded, RAW_BYTES_MAX, Reference, ZSTD_LEVEL};
+use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use crate::base::limits::BLOCK_BYTES;
 use crate::mount::MountError;
 
-const ZEROES: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+static ZEROES: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// The part of a file that one index page is for.
 pub struct Stretch {
@@ -84,7 +84,6 @@ impl Stretch {
         if let Some(reference) = same.or_else(|| self.moved.get(&hash).copied()) {
             return Ok(Found::Known(reference));
         }
-        debug_assert!(block.len() <= RAW_BYTES_MAX as usize);
         let encoded = Encoded::new(block, hash, compressor)
             .map_err(|error| MountError::io("compress", &self.path)(io::Error::other(error)))?;
         Ok(Found::New(encoded))

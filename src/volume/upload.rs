@@ -43,16 +43,7 @@ impl Upload {
     pub fn new(volumes: Volumes, version: VersionId) -> Self {
         let [blocks, pages] = [PackKind::Blocks, PackKind::Pages].map(|kind| volumes.pack(kind));
         let (full_pages, running) = (Vec::new(), JoinSet::new());
-        Self {
-            volumes,
-            version,
-            blocks,
-            pages,
-            full_pages,
-            running,
-            new_bytes: 0,
-            stored_bytes: 0,
-        }
+        Self { volumes, version, blocks, pages, full_pages, running, new_bytes: 0, stored_bytes: 0 }
     }
 
     /// Takes a new block.
@@ -70,9 +61,10 @@ impl Upload {
     /// Takes a new index page.
     pub fn page(&mut self, page: &Page) -> Result<Reference, VolumeError> {
         let content = page.encode();
-        let encoded = Compressor::new(ZSTD_LEVEL).map_err(FormatError::invalid).and_then(
-            |mut compressor| Encoded::new(&content, blake3::hash(&content), &mut compressor),
-        );
+        let encoded =
+            Compressor::new(ZSTD_LEVEL).map_err(FormatError::invalid).and_then(|mut compressor| {
+                Encoded::new(&content, blake3::hash(&content), &mut compressor)
+            });
         let key = keys::pack(PackKind::Pages, self.pages.id());
         let reference = self.pages.push(&encoded.map_err(VolumeError::unwritable(&key))?);
         if self.pages.is_full() {
@@ -86,18 +78,14 @@ impl Upload {
     pub async fn finish(mut self) -> Result<Uploaded, VolumeError> {
         let blocks = std::mem::replace(&mut self.blocks, self.volumes.pack(PackKind::Blocks));
         self.start(PackKind::Blocks, blocks).await?;
-        while self.running.len() > 0 {
-            self.wait().await?;
-        }
+        self.wait_below(1).await?;
         let last = std::mem::replace(&mut self.pages, self.volumes.pack(PackKind::Pages));
         let mut pages = std::mem::take(&mut self.full_pages);
         pages.push(last);
         for pages in pages {
             self.start(PackKind::Pages, pages).await?;
         }
-        while self.running.len() > 0 {
-            self.wait().await?;
-        }
+        self.wait_below(1).await?;
         Ok(Uploaded { new_bytes: self.new_bytes, stored_bytes: self.stored_bytes })
     }
 
@@ -105,22 +93,25 @@ impl Upload {
         if pack.is_empty() {
             return Ok(());
         }
-        while self.running.len() >= PARALLEL {
-            self.wait().await?;
-        }
+        self.wait_below(PARALLEL).await?;
         let (id, object) = (pack.id(), pack.finish());
         self.stored_bytes += object.len() as u64;
         self.running.spawn(write(self.volumes.clone(), kind, id, object, self.version));
         Ok(())
     }
 
-    async fn wait(&mut self) -> Result<(), VolumeError> {
-        match self.running.join_next().await {
-            None => Ok(()),
-            Some(Ok(written)) => written,
-            // Nothing aborts an upload before its `Upload` is dropped.
-            Some(Err(stopped)) => std::panic::resume_unwind(stopped.into_panic()),
+    /// Waits until fewer than `limit` objects are on their way.
+    async fn wait_below(&mut self, limit: usize) -> Result<(), VolumeError> {
+        while self.running.len() >= limit
+            && let Some(ended) = self.running.join_next().await
+        {
+            match ended {
+                Ok(written) => written?,
+                // Nothing aborts an upload before its `Upload` is dropped.
+                Err(stopped) => std::panic::resume_unwind(stopped.into_panic()),
+            }
         }
+        Ok(())
     }
 }
 

@@ -272,14 +272,23 @@ mod tests {
     fn what_was_made_to_harm_is_refused() {
         let file = |path: &str, bytes: i64, pages: Binary| doc! { "files": [{ "path": path, "mode": 0o600, "bytes": bytes, "pages": pages }] };
         let none = || pages(vec![]);
-        let mut overlapping = vec![7; 64];
-        overlapping[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+        // A reference to one raw byte.
+        let reference = |offset: u32, encoding: u8| {
+            let numbers = [offset, 1, 1].map(u32::to_le_bytes).concat();
+            pages([&[7; 16], &numbers[..], &[encoding, 0, 0, 0], &[7; 32]].concat())
+        };
+        open(&{
+            let mut legal = document();
+            legal.extend(file("x", 1, reference(32, 0)));
+            legal
+        })
+        .unwrap();
         for (change, words) in [
             (doc! { "id": VersionId::from_bytes([2; 16]).to_string() }, "it is version"),
             (doc! { "id": "../../etc/passwd" }, "id"),
-            (doc! { "cause": 7 }, "cause"),
-            (doc! { "created_ms": -1_i64 }, "created_ms"),
-            (doc! { "total_bytes": "many" }, "total_bytes"),
+            (doc! { "cause": 7 }, "enum"),
+            (doc! { "created_ms": -1_i64 }, "-1"),
+            (doc! { "total_bytes": "many" }, "many"),
             (doc! { "directories": [{ "path": "..", "mode": 0o700 }] }, ".."),
             (doc! { "directories": [{ "path": "a", "mode": -1 }] }, "mode"),
             (doc! { "directories": [] }, "directory is not there"),
@@ -288,11 +297,12 @@ mod tests {
             (file("a", 0, none()), "twice"),
             (file("x", 1, none()), "0 pages"),
             (file("x", i64::MAX, none()), "0 pages"),
-            (file("x", -1, none()), "bytes"),
+            (file("x", -1, none()), "-1"),
             (file("x", 1, pages(vec![0; 65])), "65 bytes"),
             (file("x", 1, pages(vec![0; 128])), "2 pages"),
-            (file("x", 1, pages(vec![7; 64])), "frame"),
-            (file("x", 1, pages(overlapping)), "frame"),
+            (file("x", 1, reference(32, 7)), "encoding 7"),
+            (file("x", 1, reference(31, 0)), "in the header"),
+            (file("x", 1, reference(u32::MAX, 0)), "a frame's end"),
         ] {
             let mut changed = document();
             changed.extend(change);
