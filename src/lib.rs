@@ -6,3 +6,4 @@
 pub mod base;
 pub mod mount;
 pub mod store;
+pub mod volume;
