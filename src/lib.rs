@@ -12,4 +12,3 @@ pub mod compute;
 pub mod mount;
 pub mod store;
 pub mod volume;
-pub mod wire;
