@@ -3,8 +3,13 @@
 //! One folder is one room; each may import only the rooms below it (`proxy-tests/tests/tidy.rs`
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
+pub mod app;
 pub mod archive;
 pub mod base;
+pub mod branch;
 pub mod catalog;
 pub mod compute;
+pub mod mount;
+pub mod store;
+pub mod volume;
 pub mod wire;

@@ -32,12 +32,10 @@ pub const WAKE_BACKOFF_CAP: Duration = Duration::from_secs(10);
 /// How many mongods may be starting at once: a start is half a second of pure computing.
 pub const STARTS_AT_ONCE: usize = 4;
 
-/// How long a suspend that was asked for waits for requests in flight, before mongod is stopped
-/// under them.
-pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// Between a failed save and the next try.
-pub const SAVE_RETRY: Duration = Duration::from_secs(5);
+/// The first and the longest wait before a branch with unsaved writes is saved again.
+pub const SAVE_BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// See [`SAVE_BACKOFF_FIRST`].
+pub const SAVE_BACKOFF_CAP: Duration = Duration::from_secs(60);
 
 /// How long an idle branch's mongod has to say whether a transaction is open, and how long the
 /// suspend is put off when one is.
@@ -47,3 +45,27 @@ pub const IDLE_POSTPONE: Duration = Duration::from_secs(1);
 
 /// How many branches are saved at once when the server stops or starts.
 pub const SAVES_AT_ONCE: usize = 4;
+
+/// Most client connections at once; each holds a descriptor, and a second one while it works.
+/// Half of the 20000 that a default hard limit on descriptors allows in the containers we met.
+pub const CONNECTIONS_MAX: usize = 8_000;
+
+/// How long a new connection may take to say hello.
+pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a client may stand still inside a message, sending or taking it, before its connection
+/// is closed: meanwhile it keeps its branch awake.
+pub const CLIENT_STALL: Duration = Duration::from_secs(120);
+
+/// Most bytes of a message that a connection holds in memory while it passes them on.
+pub const RELAY_BYTES: usize = 64 * 1024;
+
+/// Largest message that an OP_COMPRESSED may unpack to, bytes. It is unpacked in memory, and since
+/// compression is never offered, no driver sends any.
+pub const UNPACKED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a branch's running mongod may take to accept a connection and answer its hello.
+pub const ATTACH_WAIT: Duration = Duration::from_secs(10);
+
+/// How long requests in flight may take to end when the server shuts down.
+pub const DRAIN_WAIT: Duration = Duration::from_secs(10);

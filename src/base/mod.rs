@@ -1,11 +1,14 @@
-//! What every room stands on: ids, names, time, limits, back-off.
+//! What every room stands on: ids, names, time, limits, counts, back-off, blocking and parallel work.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
 //! Invariant: nothing here imports another room.
 
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
+pub mod gauge;
 pub mod ids;
 pub mod limits;
 pub mod name;
+pub mod parallel;

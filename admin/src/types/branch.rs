@@ -41,6 +41,8 @@ pub struct Branch {
     pub in_flight: u64,
     /// Sum of the file sizes of the newest version, bytes.
     pub size_bytes: u64,
+    /// Counts the branch's lives: it grows by one at every wake.
+    pub epoch: u64,
 }
 
 /// Where a branch left another one.
@@ -88,6 +90,17 @@ impl fmt::Display for BranchState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// Which branches are meant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Deleted {
+    /// Live ones.
+    #[default]
+    Without,
+    /// Deleted ones.
+    Only,
 }
 
 /// What `POST /v1/projects/{project}/branches` takes.

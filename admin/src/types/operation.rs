@@ -40,6 +40,8 @@ pub struct Operation {
 pub enum OperationKind {
     /// Create a project, loading the base where that was not done yet.
     CreateProject,
+    /// Delete a project without branches.
+    DeleteProject,
     /// Create a branch.
     CreateBranch,
     /// Make a branch's changes a version and stop its process.
@@ -85,6 +87,7 @@ impl OperationKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CreateProject => "create project",
+            Self::DeleteProject => "delete project",
             Self::CreateBranch => "create branch",
             Self::SuspendBranch => "suspend branch",
             Self::ResumeBranch => "resume branch",
@@ -121,6 +124,7 @@ mod tests {
         use OperationKind::*;
         for kind in [
             CreateProject,
+            DeleteProject,
             CreateBranch,
             SuspendBranch,
             ResumeBranch,

@@ -1,0 +1,261 @@
+//! `argon branch …`
+
+use clap::{Args, Subcommand};
+
+use super::error::CliError;
+use super::output::{Answer, pairs, table};
+use super::session::{Done, Session};
+use super::{ProjectArg, human};
+use crate::client::Step;
+use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Version};
+
+mod dump;
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum BranchCommand {
+    /// Create a branch: from the project's base, unless --from or --empty says otherwise
+    Create(Create),
+    /// List the branches
+    List {
+        /// List deleted branches instead
+        #[arg(long)]
+        deleted: bool,
+        #[command(flatten)]
+        project: ProjectArg,
+    },
+    /// Show one branch
+    Show(Named),
+    /// Make a branch's changes a version and stop its process
+    Suspend(Named),
+    /// Start a branch's process; the first command of a client does that too
+    Resume(Named),
+    /// Delete a branch; its last state becomes a version first, so that it can be undeleted
+    Delete(Named),
+    /// Bring a deleted branch back
+    Undelete(Named),
+    /// Give up a deleted branch for good
+    Purge(Named),
+    /// List a branch's versions, the oldest first
+    ListVersions(Named),
+    /// Create a branch from what another one was at a time or in a version
+    TimeTravel(TimeTravel),
+    /// Write an archive of a branch, as mongodump --archive --gzip does
+    Dump(dump::Dump),
+}
+
+/// A branch that exists.
+#[derive(Args, Clone, Debug)]
+pub struct Named {
+    /// The branch
+    name: String,
+    #[command(flatten)]
+    project: ProjectArg,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Create {
+    /// The new branch's name: 1 to 63 of a-z, 0-9 and `-`
+    name: String,
+    /// Start from another branch: BRANCH, BRANCH@VERSION or BRANCH@TIME (RFC 3339)
+    #[arg(long, value_name = "SOURCE", conflicts_with = "empty")]
+    from: Option<BranchSource>,
+    /// Start with nothing in it
+    #[arg(long)]
+    empty: bool,
+    #[command(flatten)]
+    idle: Idle,
+    #[command(flatten)]
+    project: ProjectArg,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct TimeTravel {
+    /// The new branch's name
+    name: String,
+    /// The branch whose history is meant
+    #[arg(long, value_name = "BRANCH")]
+    from_branch: String,
+    #[command(flatten)]
+    at: AtArg,
+    #[command(flatten)]
+    idle: Idle,
+    #[command(flatten)]
+    project: ProjectArg,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+struct AtArg {
+    /// The newest version that is not younger than this (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
+    timestamp: Option<At>,
+    /// This version
+    #[arg(long, value_name = "ID", value_parser = version_id)]
+    version_id: Option<At>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct Idle {
+    /// Suspend it after this long without work: 30s, 5m, 1h, 500ms or never
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<IdleTimeout>,
+}
+
+fn timestamp(text: &str) -> Result<At, String> {
+    match text.parse() {
+        Ok(At::Time(time)) => Ok(At::Time(time)),
+        _ => Err("expected RFC 3339, for example 2026-01-31T12:00:00.000Z".to_owned()),
+    }
+}
+
+fn version_id(text: &str) -> Result<At, String> {
+    match text.parse() {
+        Ok(At::Version(id)) => Ok(At::Version(id)),
+        _ => Err("expected 26 letters and digits, as `argon branch list-versions` has".to_owned()),
+    }
+}
+
+impl BranchCommand {
+    pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let step = |named: &Named, step, verb| {
+            let project = session.project(&named.project)?;
+            let begun = session.client.step(&project, &named.name, step)?;
+            Ok(done(&session.follow_branch(begun)?, verb))
+        };
+        match self {
+            Self::Create(create) => create.execute(session),
+            Self::List { deleted, project } => {
+                let deleted = if *deleted { Deleted::Only } else { Deleted::Without };
+                let branches = session.client.branches(&session.project(project)?, deleted)?;
+                Ok(Answer::new(&branches, list(&branches, deleted)))
+            }
+            Self::Show(named) => {
+                let project = session.project(&named.project)?;
+                let branch = session.client.branch(&project, &named.name)?;
+                Ok(Answer::new(&branch, shown(&branch)))
+            }
+            Self::Suspend(named) => step(named, Step::Suspend, "suspended"),
+            Self::Resume(named) => step(named, Step::Resume, "resumed"),
+            Self::Undelete(named) => step(named, Step::Undelete, "brought back"),
+            Self::Purge(named) => step(named, Step::Purge, "purged"),
+            Self::Delete(named) => {
+                let project = session.project(&named.project)?;
+                let begun = session.client.delete_branch(&project, &named.name)?;
+                Ok(done(&session.follow_branch(begun)?, "deleted"))
+            }
+            Self::ListVersions(named) => {
+                let project = session.project(&named.project)?;
+                let versions = session.client.versions(&project, &named.name)?;
+                Ok(Answer::new(&versions, list_versions(&versions)))
+            }
+            Self::TimeTravel(travel) => travel.execute(session),
+            Self::Dump(dump) => dump.execute(session),
+        }
+    }
+}
+
+impl Create {
+    fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let source = match &self.from {
+            Some(source) => source.clone(),
+            None if self.empty => BranchSource::Empty,
+            None => BranchSource::Base,
+        };
+        create(session, &self.project, &self.name, source, &self.idle)
+    }
+}
+
+impl TimeTravel {
+    fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let at = self.at.timestamp.clone().or_else(|| self.at.version_id.clone());
+        let source = BranchSource::Branch { branch: self.from_branch.clone(), at };
+        create(session, &self.project, &self.name, source, &self.idle)
+    }
+}
+
+fn create(
+    session: &Session,
+    project: &ProjectArg,
+    name: &str,
+    source: BranchSource,
+    idle: &Idle,
+) -> Result<Answer, CliError> {
+    let project = session.project(project)?;
+    let request = CreateBranch { name: name.to_owned(), source, idle_timeout: idle.idle_timeout };
+    let begun = session.client.create_branch(&project, &request)?;
+    Ok(done(&session.follow_branch(begun)?, "created"))
+}
+
+fn done(done: &Done, verb: &str) -> Answer {
+    let Branch { project, name, .. } = &done.branch;
+    Answer::new(&done.branch, format!("{verb} branch {project}/{name}{}", done.took))
+}
+
+fn list(branches: &[Branch], deleted: Deleted) -> String {
+    let row = |branch: &Branch| {
+        let (state, when) = match (deleted, &branch.deleted_at) {
+            (Deleted::Only, Some(when)) => (branch.id.clone(), when),
+            _ => (branch.state.to_string(), &branch.created_at),
+        };
+        [
+            branch.name.clone(),
+            state,
+            human::size(branch.size_bytes),
+            branch.clients.to_string(),
+            branch.idle_timeout.to_string(),
+            human::ago(when),
+            origin(branch).unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    let (state, when) = match deleted {
+        Deleted::Without => ("STATE", "CREATED"),
+        Deleted::Only => ("ID", "DELETED"),
+    };
+    let heads = ["NAME", state, "SIZE", "CLIENTS", "IDLE", when, "FROM"];
+    table(heads, branches.iter().map(row).collect())
+}
+
+fn shown(branch: &Branch) -> String {
+    let idle = match branch.idle_timeout {
+        IdleTimeout::Never => "never".to_owned(),
+        after => format!("after {after} without work"),
+    };
+    pairs(&[
+        ("name", Some(branch.name.clone())),
+        ("project", Some(branch.project.clone())),
+        ("id", Some(branch.id.clone())),
+        ("state", Some(branch.state.to_string())),
+        ("error", branch.error.clone()),
+        ("uri", Some(branch.uri.clone())),
+        ("version", Some(branch.head_version.clone())),
+        ("size", Some(human::size(branch.size_bytes))),
+        ("from", origin(branch)),
+        ("suspends", Some(idle)),
+        ("clients", Some(branch.clients.to_string())),
+        ("in flight", Some(branch.in_flight.to_string())),
+        ("created", Some(human::ago(&branch.created_at))),
+        ("deleted", branch.deleted_at.as_deref().map(human::ago)),
+    ])
+}
+
+fn origin(branch: &Branch) -> Option<String> {
+    branch.origin.as_ref().map(|origin| format!("{}@{}", origin.branch, origin.version))
+}
+
+/// The times are exact here: `time-travel --timestamp` takes them.
+fn list_versions(versions: &[Version]) -> String {
+    let row = |version: &Version| {
+        [
+            version.id.clone(),
+            version.created_at.clone(),
+            human::ago(&version.created_at),
+            version.cause.clone(),
+            human::size(version.size_bytes),
+            human::size(version.new_bytes),
+            human::size(version.stored_bytes),
+            version.label.clone().unwrap_or_default(),
+        ]
+    };
+    let heads = ["VERSION", "CREATED", "AGE", "CAUSE", "SIZE", "NEW", "STORED", "LABEL"];
+    table(heads, versions.iter().map(row).collect())
+}

@@ -1,0 +1,62 @@
+//! `argon project …`
+
+use clap::Subcommand;
+
+use super::error::CliError;
+use super::human;
+use super::output::{Answer, table};
+use super::session::{Session, took};
+use crate::types::{CreateProject, OperationResult};
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum ProjectCommand {
+    /// Create a project; its branches start from the present base
+    Create {
+        /// 1 to 63 of a-z, 0-9 and `-`
+        name: String,
+    },
+    /// List the projects
+    List,
+    /// Delete a project that has no branches any more
+    Delete {
+        /// The project
+        name: String,
+    },
+}
+
+impl ProjectCommand {
+    pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        match self {
+            Self::Create { name } => create(session, name),
+            Self::List => list(session),
+            Self::Delete { name } => {
+                let done = session.follow(session.client.delete_project(name)?)?;
+                Ok(Answer::new(&done, format!("deleted project {name}")))
+            }
+        }
+    }
+}
+
+fn create(session: &Session, name: &str) -> Result<Answer, CliError> {
+    let request = CreateProject { name: name.to_owned() };
+    let done = session.follow(session.client.create_project(&request)?)?;
+    match &done.result {
+        Some(OperationResult::Project(project)) => {
+            let text = format!("created project {}{}", project.name, took(&done));
+            Ok(Answer::new(project, text))
+        }
+        _ => Err(session.no_result(&done).into()),
+    }
+}
+
+fn list(session: &Session) -> Result<Answer, CliError> {
+    let projects = session.client.projects()?;
+    let rows = projects.iter().map(|project| {
+        [
+            project.name.clone(),
+            human::ago(&project.created_at),
+            project.base_version.clone().unwrap_or_else(|| "-".to_owned()),
+        ]
+    });
+    Ok(Answer::new(&projects, table(["NAME", "CREATED", "BASE"], rows.collect())))
+}

@@ -1,0 +1,75 @@
+//! `argon connect` and `argon status`
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::error::CliError;
+use super::output::{Answer, pairs};
+use super::session::Session;
+use super::{ProjectArg, human};
+use crate::types::{BranchCounts, BranchState};
+
+#[derive(Args, Clone, Debug)]
+pub struct Connect {
+    /// The branch
+    branch: String,
+    #[command(flatten)]
+    project: ProjectArg,
+}
+
+impl Connect {
+    pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let project = session.project(&self.project)?;
+        let branch = session.client.branch(&project, &self.branch)?;
+        Ok(Answer::new(&json!({ "uri": branch.uri }), branch.uri))
+    }
+}
+
+pub(super) fn status(session: &Session) -> Result<Answer, CliError> {
+    let status = session.client.status()?;
+    let text = pairs(&[
+        ("argon", Some(status.version.clone())),
+        ("up for", Some(human::span(Duration::from_millis(status.uptime_ms)))),
+        ("admin", Some(session.client.server().to_string())),
+        ("drivers", Some(format!("mongodb://{}", status.listen))),
+        ("mongod", Some(format!("{} at {}", status.mongod.version, status.mongod.path))),
+        ("compute", Some(status.compute.clone())),
+        ("store", Some(status.store.clone())),
+        ("data", Some(status.data_dir.clone())),
+        ("projects", Some(status.projects.to_string())),
+        ("branches", Some(counts(&status.branches))),
+        ("clients", Some(status.connections.to_string())),
+    ]);
+    Ok(Answer::new(&status, text))
+}
+
+/// The numbers that are not zero: `2 running, 1 suspended`.
+fn counts(counts: &BranchCounts) -> String {
+    let told: Vec<_> = [
+        (counts.running, BranchState::Running),
+        (counts.waking, BranchState::Waking),
+        (counts.suspending, BranchState::Suspending),
+        (counts.suspended, BranchState::Suspended),
+        (counts.unsaved, BranchState::Unsaved),
+        (counts.deleted, BranchState::Deleted),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, state)| format!("{count} {state}"))
+    .collect();
+    if told.is_empty() { "none".to_owned() } else { told.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_states_that_occur_are_counted() {
+        assert_eq!(counts(&BranchCounts::default()), "none");
+        let some = BranchCounts { running: 2, deleted: 1, ..BranchCounts::default() };
+        assert_eq!(counts(&some), "2 running, 1 deleted");
+    }
+}

@@ -1,0 +1,168 @@
+//! A blocking HTTP client of the admin API.
+//!
+//! Job: one typed method per route, and following long work. Not its job: words for people; the
+//! command line has those.
+//! Invariant: every failure is a [`ClientError`], whatever answers at the address.
+
+mod address;
+mod error;
+mod http;
+
+use std::io::Read;
+
+use crate::types::{
+    Base, Branch, CreateBranch, CreateProject, Deleted, List, Operation, OperationStatus, Project,
+    Status, Version,
+};
+use address::segment;
+use http::Http;
+
+pub use address::{InvalidServer, Server};
+pub use error::ClientError;
+
+/// How long one request for an operation waits in the server for a change, milliseconds.
+const FOLLOW_WAIT_MS: u64 = 10_000;
+
+/// A client of one server. Connections are kept and used again.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+}
+
+/// A step that a branch takes on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make its changes a version and stop its process.
+    Suspend,
+    /// Start its process.
+    Resume,
+    /// Bring it back.
+    Undelete,
+    /// Give it up for good.
+    Purge,
+}
+
+impl Client {
+    /// A client of the server at `server`; nothing is sent yet.
+    pub fn new(server: Server) -> Self {
+        Self { http: Http::new(server) }
+    }
+
+    /// The server's address.
+    pub fn server(&self) -> &Server {
+        self.http.server()
+    }
+
+    /// Every project, by name.
+    pub fn projects(&self) -> Result<Vec<Project>, ClientError> {
+        self.http.get::<List<_>>("/v1/projects").map(|list| list.items)
+    }
+
+    /// Begins to create a project.
+    pub fn create_project(&self, project: &CreateProject) -> Result<Operation, ClientError> {
+        self.http.post("/v1/projects", project)
+    }
+
+    /// Begins to delete a project.
+    pub fn delete_project(&self, project: &str) -> Result<Operation, ClientError> {
+        self.http.delete(&format!("/v1/projects/{}", segment(project)))
+    }
+
+    /// A project's branches.
+    pub fn branches(&self, project: &str, deleted: Deleted) -> Result<Vec<Branch>, ClientError> {
+        let query = match deleted {
+            Deleted::Without => "",
+            Deleted::Only => "?deleted=only",
+        };
+        let path = format!("/v1/projects/{}/branches{query}", segment(project));
+        self.http.get::<List<_>>(&path).map(|list| list.items)
+    }
+
+    /// Begins to create a branch.
+    pub fn create_branch(
+        &self,
+        project: &str,
+        branch: &CreateBranch,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("/v1/projects/{}/branches", segment(project)), branch)
+    }
+
+    /// One branch.
+    pub fn branch(&self, project: &str, branch: &str) -> Result<Branch, ClientError> {
+        self.http.get(&branch_path(project, branch))
+    }
+
+    /// Begins to delete a branch.
+    pub fn delete_branch(&self, project: &str, branch: &str) -> Result<Operation, ClientError> {
+        self.http.delete(&branch_path(project, branch))
+    }
+
+    /// Begins another step of a branch.
+    pub fn step(&self, project: &str, branch: &str, step: Step) -> Result<Operation, ClientError> {
+        let word = match step {
+            Step::Suspend => "suspend",
+            Step::Resume => "resume",
+            Step::Undelete => "undelete",
+            Step::Purge => "purge",
+        };
+        self.http.post_empty(&format!("{}/{word}", branch_path(project, branch)))
+    }
+
+    /// A branch's versions, the oldest first.
+    pub fn versions(&self, project: &str, branch: &str) -> Result<Vec<Version>, ClientError> {
+        let path = format!("{}/versions", branch_path(project, branch));
+        self.http.get::<List<_>>(&path).map(|list| list.items)
+    }
+
+    /// An archive of a branch, as it arrives; a cut connection is an error of the reader.
+    pub fn dump(&self, project: &str, branch: &str) -> Result<impl Read + use<>, ClientError> {
+        self.http.download(&format!("{}/dump", branch_path(project, branch)))
+    }
+
+    /// The base archive.
+    pub fn base(&self) -> Result<Base, ClientError> {
+        self.http.get("/v1/base")
+    }
+
+    /// Sends an archive and begins to make it the base.
+    pub fn set_base(&self, mut archive: impl Read) -> Result<Operation, ClientError> {
+        self.http.upload("/v1/base", &mut archive)
+    }
+
+    /// Operations that the server remembers, the newest first.
+    pub fn operations(&self) -> Result<Vec<Operation>, ClientError> {
+        self.http.get::<List<_>>("/v1/operations").map(|list| list.items)
+    }
+
+    /// One operation.
+    pub fn operation(&self, id: &str) -> Result<Operation, ClientError> {
+        self.http.get(&format!("/v1/operations/{}", segment(id)))
+    }
+
+    /// Waits until an operation has ended; `Ok` is one that succeeded.
+    pub fn follow(&self, mut operation: Operation) -> Result<Operation, ClientError> {
+        while operation.status == OperationStatus::Running {
+            let id = segment(&operation.id);
+            let path = format!("/v1/operations/{id}?wait_ms={FOLLOW_WAIT_MS}");
+            operation = self.http.get(&path)?;
+        }
+        match operation.error {
+            Some(problem) => Err(ClientError::Problem(Box::new(problem))),
+            None => Ok(operation),
+        }
+    }
+
+    /// How the server stands.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        self.http.get("/v1/status")
+    }
+}
+
+fn branch_path(project: &str, branch: &str) -> String {
+    format!("/v1/projects/{}/branches/{}", segment(project), segment(branch))
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

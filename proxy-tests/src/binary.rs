@@ -1,0 +1,55 @@
+//! The binary under test, built if it is not up to date.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::machine;
+
+/// Names a binary that is built already, so that it is not built again.
+pub const BINARY: &str = "ARGON_BINARY";
+
+/// The `argon` to test: what ARGON_BINARY names, else what cargo builds, once for this process.
+///
+/// # Panics
+/// When it cannot be built: then there is nothing to test.
+pub fn argon() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| match std::env::var_os(BINARY) {
+        Some(path) => path.into(),
+        None => build().expect("`argon` can be built"),
+    })
+}
+
+/// The cargo that runs this, else the one on PATH.
+pub fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+    command.current_dir(machine::repository());
+    command
+}
+
+/// Builds `argon` and gives its path.
+///
+/// Built with the whole workspace's features, as `cargo test --workspace` builds it: otherwise
+/// each of the two would throw out what the other one built.
+pub fn build() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["build", "--quiet", "--workspace", "--bin", "argon"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    if !output.status.success() {
+        bail!("`cargo build --bin argon` ended with {}", output.status);
+    }
+    let messages = String::from_utf8(output.stdout).context("read cargo's messages")?;
+    let executable = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "argon")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executable.context("cargo names no executable")
+}

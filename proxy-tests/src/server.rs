@@ -1,0 +1,235 @@
+//! A real `argon serve` on free ports and a data folder of its own.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary::argon;
+use crate::cli::Cli;
+use crate::machine::{mongods_below, signal};
+use crate::wait::{PATIENCE, eventually};
+
+/// Variables that may say something about the server under test; all others that Argon knows are
+/// taken away, so that a developer's own settings do not change what is tested.
+const KEPT: [&str; 2] = ["ARGON_MONGOD", "ARGON_CACHE_DIR"];
+const FOREIGN: [&str; 3] = ["S3_BUCKET", "RUST_LOG", "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES"];
+
+/// A running server. Dropping it kills it at once and removes its folder.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    setup: Setup,
+    /// Where drivers connect, `HOST:PORT`.
+    pub listen: String,
+    /// Where the admin API listens, `HOST:PORT`.
+    pub admin: String,
+}
+
+/// What a server is started with.
+#[derive(Debug)]
+pub struct Setup {
+    home: TempDir,
+    data_dir: PathBuf,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// An empty folder and nothing else.
+    pub fn new() -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("argon-").tempdir().context("make a folder")?;
+        let data_dir = home.path().join("data");
+        std::fs::write(home.path().join("argon.toml"), "").context("write argon.toml")?;
+        Ok(Self { home, data_dir, arguments: Vec::new(), variables: Vec::new() })
+    }
+
+    /// Adds arguments to `argon serve`.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|one| (*one).to_owned()));
+        self
+    }
+
+    /// Sets a variable in the server's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl AsRef<Path>) -> Self {
+        self.variables.push((name.to_owned(), value.as_ref().to_string_lossy().into_owned()));
+        self
+    }
+
+    /// Keeps the data somewhere else than in the folder of its own.
+    #[must_use]
+    pub fn data_dir(mut self, path: &Path) -> Self {
+        self.data_dir = path.to_owned();
+        self
+    }
+
+    /// The folder of its own: working directory, configuration, log, and the data by default.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Starts the server and waits until it listens.
+    pub fn start(self) -> Result<Server> {
+        let (child, listen, admin) = self.launch()?;
+        Ok(Server { child, setup: self, listen, admin })
+    }
+
+    /// Starts a server that is expected not to come up, and gives its exit code and what it said.
+    pub fn fail(&self) -> Result<(Option<i32>, String)> {
+        let mut child = self.spawn()?;
+        let exited = eventually("the server ends", || Ok(child.try_wait()?));
+        if exited.is_err() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        Ok((exited?.code(), self.log()))
+    }
+
+    fn launch(&self) -> Result<(Child, String, String)> {
+        let mut child = self.spawn()?;
+        let ready = match self.ready(&mut child) {
+            Ok(ready) => ready,
+            Err(e) => {
+                child.kill().ok();
+                child.wait().ok();
+                return Err(e.context(format!("the server said:\n{}", self.log())));
+            }
+        };
+        let address = |key: &str| {
+            ready[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {ready}"))
+        };
+        Ok((child, address("listen")?, address("admin")?))
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let log = self.home().join("server.log");
+        let log = File::options().create(true).append(true).open(log).context("open server.log")?;
+        let mut command = Command::new(argon());
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("ARGON_") && !KEPT.contains(&&*text) || FOREIGN.contains(&&*text) {
+                command.env_remove(&name);
+            }
+        }
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--ready-json", "--config", "argon.toml", "--data-dir"])
+            .arg(&self.data_dir)
+            .args(&self.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.home())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {} serve", argon().display()))
+    }
+
+    fn ready(&self, child: &mut Child) -> Result<Value> {
+        let stdout = child.stdout.take().context("the server has no stdout")?;
+        let (sender, receiver) = mpsc::channel();
+        // A thread, for a pipe can only be read without a deadline. It ends with the server.
+        std::thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line).map(|_| line);
+            sender.send(read).ok();
+            std::io::copy(&mut stdout, &mut std::io::sink()).ok();
+        });
+        let line = receiver.recv_timeout(PATIENCE).context("wait for the server to listen")??;
+        if line.is_empty() {
+            bail!("the server ended before it listened: {}", child.wait()?);
+        }
+        serde_json::from_str(&line).with_context(|| format!("read the line {line}"))
+    }
+
+    fn log(&self) -> String {
+        let mut text = String::new();
+        let file = File::open(self.home().join("server.log"));
+        file.and_then(|mut file| file.read_to_string(&mut text)).ok();
+        text
+    }
+}
+
+impl Server {
+    /// A server with nothing but defaults.
+    pub fn start() -> Result<Self> {
+        Setup::new()?.start()
+    }
+
+    /// The command line, speaking to this server.
+    pub fn cli(&self) -> Cli {
+        Cli::new(&format!("http://{}", self.admin))
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that it logged, by all its processes so far.
+    pub fn log(&self) -> String {
+        self.setup.log()
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.setup.data_dir
+    }
+
+    /// The folder of its own.
+    pub fn home(&self) -> &Path {
+        self.setup.home()
+    }
+
+    /// The mongod processes that work for it.
+    pub fn mongods(&self) -> Vec<u32> {
+        mongods_below(&self.setup.data_dir)
+    }
+
+    /// Ends it without warning, as a crash would.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill().context("kill the server")?;
+        self.child.wait().context("wait for the killed server")?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self, with: libc::c_int) -> Result<ExitStatus> {
+        signal(self.pid(), with).context("signal the server")?;
+        eventually("the server drains and ends", || Ok(self.child.try_wait()?))
+    }
+
+    /// Starts it again on the same data folder, on other ports.
+    pub fn start_again(&mut self) -> Result<()> {
+        let (child, listen, admin) = self.setup.launch()?;
+        (self.child, self.listen, self.admin) = (child, listen, admin);
+        Ok(())
+    }
+
+    /// Lets it run on when this process ends. Gives its folder, which stays.
+    pub fn leave_running(self) -> PathBuf {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        this.setup.home.disable_cleanup(true);
+        this.setup.home.path().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- the server said:\n{}", self.log());
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+        // Its mongods die with it, but not before it; their files would come back.
+        eventually("no mongod is left", || Ok(self.mongods().is_empty().then_some(()))).ok();
+    }
+}

@@ -1,0 +1,418 @@
+//! Settings of `argon serve`: flags, then the environment, then a TOML file, then defaults.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use argon_admin::types::IdleTimeout;
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use super::settings::{Flags, Values, read_file};
+use crate::base::limits::IDLE_TIMEOUT;
+
+/// Everything that `argon serve` can be told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where drivers connect; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where the admin API listens; port 0 picks a free one.
+    pub admin_listen: SocketAddr,
+    /// The server's own files and its store.
+    pub data_dir: PathBuf,
+    /// The idle time-out of branches that have none of their own.
+    pub idle_timeout: IdleTimeout,
+    /// The mongod to run and the setting that names it; else one is searched for.
+    pub mongod: Option<(PathBuf, String)>,
+    /// Key in the store of the archive that new projects start from.
+    pub base_archive: String,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub log: String,
+    /// How it is written.
+    pub log_format: LogFormat,
+    /// How the server says that it listens.
+    pub ready: Ready,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the server says that it listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Lines for people, on stderr.
+    Text,
+    /// One line of JSON on stdout: `{"listen":"…","admin":"…","pid":…}`.
+    Json,
+}
+
+const BASE_ARCHIVE: &str = "base/dump.archive";
+
+/// Why the settings cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A value cannot be read as what it should be.
+    #[error("{setting} is `{value}`: expected {expected}")]
+    Value {
+        /// The flag, variable or key that it came from.
+        setting: String,
+        /// The value.
+        value: String,
+        /// What it should look like.
+        expected: &'static str,
+    },
+    /// The file cannot be read.
+    #[error("read the configuration file `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no TOML, or holds a key or a type that is not known.
+    #[error("configuration file `{path}`, line {line}: {message}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong there.
+        message: String,
+    },
+    /// A bucket is asked for.
+    #[error("S3_BUCKET is set, but this build of Argon keeps its store in a local directory only")]
+    Bucket,
+    /// The platform names no data folder: there is no home directory.
+    #[error("there is no data folder: no home directory is set")]
+    NoDataFolder,
+}
+
+impl ConfigError {
+    /// The next step for whoever reads the error.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Value { .. } => "`argon serve --help` shows every setting with its default",
+            Self::Read { .. } => "correct --config or ARGON_CONFIG, or make the file readable",
+            Self::File { .. } => "`argon serve --help` names the keys that the file may have",
+            Self::Bucket => {
+                "unset it (`env -u S3_BUCKET argon serve`), or set it to nothing in .env"
+            }
+            Self::NoDataFolder => "give one with --data-dir",
+        }
+    }
+}
+
+impl Config {
+    /// What an operator should know about these settings, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let open = |what: &str, address: SocketAddr| {
+            let text = format!(
+                "{what} listens on {address}: whoever reaches it has every branch, there is no login yet"
+            );
+            (!address.ip().is_loopback()).then_some(text)
+        };
+        let all = [open("the proxy", self.listen), open("the admin API", self.admin_listen)];
+        all.into_iter().flatten().collect()
+    }
+}
+
+/// Reads the environment of this process and the configuration file, and decides.
+pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let platform = directories::ProjectDirs::from("", "", "argon");
+    let in_platform_folder = || {
+        let path = platform.as_ref()?.config_dir().join("argon.toml");
+        path.exists().then_some(path)
+    };
+    let named = flags.config.clone().or_else(|| set(&variable, "ARGON_CONFIG"));
+    let file = match named.map(PathBuf::from).or_else(in_platform_folder) {
+        Some(path) => read_file(&path)?,
+        None => Values::default(),
+    };
+    let data_folder = platform.as_ref().map(|dirs| dirs.data_dir().to_owned());
+    resolve(flags, &variable, &file, data_folder)
+}
+
+/// Decides what holds. Pure: the environment is a function, the file is read, `data_folder` is
+/// the platform's.
+pub fn resolve(
+    flags: &Flags,
+    variable: &dyn Fn(&str) -> Option<String>,
+    file: &Values,
+    data_folder: Option<PathBuf>,
+) -> Result<Config, ConfigError> {
+    if set(variable, "S3_BUCKET").is_some() {
+        return Err(ConfigError::Bucket);
+    }
+    let layers = Layers { flags: &flags.values, variable, file };
+    let address = |found: Option<Given>, default: SocketAddr| match found {
+        Some(given) => given.parse(|text| text.parse().ok(), "IP:PORT, as in 127.0.0.1:27017"),
+        None => Ok(default),
+    };
+    let data_dir = layers.pick("data_dir", "ARGON_DATA_DIR", |values| &values.data_dir);
+    let mongod = layers.pick("mongod", "ARGON_MONGOD", |values| &values.mongod);
+    let base_archive =
+        layers.pick("base_archive", "ARGON_BASE_SNAPSHOT_S3_PATH", |values| &values.base_archive);
+    let log = layers.pick("log", "RUST_LOG", |values| &values.log);
+    let log_format = layers.pick("log_format", "ARGON_LOG_FORMAT", |values| &values.log_format);
+    Ok(Config {
+        listen: address(
+            layers.pick("listen", "ARGON_LISTEN", |values| &values.listen),
+            SocketAddr::from(([127, 0, 0, 1], 27017)),
+        )?,
+        admin_listen: address(
+            layers.pick("admin_listen", "ARGON_ADMIN_LISTEN", |values| &values.admin_listen),
+            SocketAddr::from(([127, 0, 0, 1], 27080)),
+        )?,
+        data_dir: data_dir
+            .map(|given| given.value.into())
+            .or(data_folder)
+            .ok_or(ConfigError::NoDataFolder)?,
+        idle_timeout: idle_timeout(&layers)?,
+        mongod: mongod.map(|given| (given.value.into(), given.setting)),
+        base_archive: base_archive.map_or_else(|| BASE_ARCHIVE.to_owned(), |given| given.value),
+        log: log.map_or(Ok("info".to_owned()), |given| {
+            let known = |text: &str| EnvFilter::try_new(text).ok().map(|_| text.to_owned());
+            given.parse(known, "a log filter, as in info or warn,argon::proxy=debug")
+        })?,
+        log_format: log_format
+            .map_or(Ok(LogFormat::Text), |given| given.parse(LogFormat::named, "text or json"))?,
+        ready: if flags.ready_json { Ready::Json } else { Ready::Text },
+    })
+}
+
+/// The first Argon's variables come after the one of this Argon: they say the same less exactly.
+fn idle_timeout(layers: &Layers<'_>) -> Result<IdleTimeout, ConfigError> {
+    let read = |given: Given| given.parse(|text| text.parse().ok(), "a time, as in 30s, or never");
+    if let Some(value) = layers.flags.idle_timeout.clone() {
+        return read(Given { value, setting: "--idle-timeout".to_owned() });
+    }
+    if let Some(given) = layers.variable("ARGON_IDLE_TIMEOUT") {
+        return read(given);
+    }
+    if let Some(given) = layers.variable("ARGON_AUTO_SUSPEND_ENABLED") {
+        let enabled = given.parse(|text| text.to_ascii_lowercase().parse().ok(), "true or false");
+        if !enabled? {
+            return Ok(IdleTimeout::Never);
+        }
+    }
+    if let Some(given) = layers.variable("DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES") {
+        let minutes = |text: &str| format!("{text}m").parse().ok();
+        return given.parse(minutes, "a whole number of minutes, at least 1");
+    }
+    match layers.in_file("idle_timeout", &layers.file.idle_timeout) {
+        Some(given) => read(given),
+        None => Ok(IdleTimeout::after(IDLE_TIMEOUT)),
+    }
+}
+
+impl LogFormat {
+    fn named(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// A value, and the flag, variable or key that gave it.
+struct Given {
+    value: String,
+    setting: String,
+}
+
+impl Given {
+    fn parse<T>(
+        self,
+        read: impl Fn(&str) -> Option<T>,
+        expected: &'static str,
+    ) -> Result<T, ConfigError> {
+        read(&self.value).ok_or(ConfigError::Value {
+            setting: self.setting,
+            value: self.value,
+            expected,
+        })
+    }
+}
+
+/// The places that a setting may come from.
+struct Layers<'a> {
+    flags: &'a Values,
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    file: &'a Values,
+}
+
+impl Layers<'_> {
+    fn pick(
+        &self,
+        key: &str,
+        variable: &str,
+        of: impl Fn(&Values) -> &Option<String>,
+    ) -> Option<Given> {
+        let flag = || format!("--{}", key.replace('_', "-"));
+        of(self.flags)
+            .clone()
+            .map(|value| Given { value, setting: flag() })
+            .or_else(|| self.variable(variable))
+            .or_else(|| self.in_file(key, of(self.file)))
+    }
+
+    fn variable(&self, name: &str) -> Option<Given> {
+        set(self.variable, name).map(|value| Given { value, setting: name.to_owned() })
+    }
+
+    fn in_file(&self, key: &str, value: &Option<String>) -> Option<Given> {
+        let setting = || format!("`{key}` in the configuration file");
+        value.clone().map(|value| Given { value, setting: setting() })
+    }
+}
+
+/// A variable's value; an empty one counts as not set, so that a `.env` file can take one back.
+fn set(variable: &dyn Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn flags(arguments: &[&str]) -> Flags {
+        let command = Flags::augment_args(Command::new("serve").no_binary_name(true));
+        Flags::from_arg_matches(&command.get_matches_from(arguments)).unwrap()
+    }
+
+    fn decide(
+        arguments: &[&str],
+        variables: Variables<'_>,
+        file: &str,
+    ) -> Result<Config, ConfigError> {
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        let file = toml::from_str(file).unwrap();
+        resolve(&flags(arguments), &variable, &file, Some("/platform/argon".into()))
+    }
+
+    #[test]
+    fn no_configuration_is_needed() {
+        let expected = Config {
+            listen: "127.0.0.1:27017".parse().unwrap(),
+            admin_listen: "127.0.0.1:27080".parse().unwrap(),
+            data_dir: "/platform/argon".into(),
+            idle_timeout: "5m".parse().unwrap(),
+            mongod: None,
+            base_archive: "base/dump.archive".into(),
+            log: "info".into(),
+            log_format: LogFormat::Text,
+            ready: Ready::Text,
+        };
+        assert_eq!(decide(&[], &[], "").unwrap(), expected);
+        assert_eq!(expected.warnings(), Vec::<String>::new());
+    }
+
+    /// Every setting from every place: flag, variable, file, each stronger than the next.
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        type Show = fn(Config) -> String;
+        let rows: [(&str, &str, [&str; 3], Show); 8] = [
+            ("listen", "ARGON_LISTEN", ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], |config| {
+                config.listen.to_string()
+            }),
+            (
+                "admin_listen",
+                "ARGON_ADMIN_LISTEN",
+                ["[::1]:1", "127.0.0.1:2", "127.0.0.1:3"],
+                |config| config.admin_listen.to_string(),
+            ),
+            ("data_dir", "ARGON_DATA_DIR", ["/a", "/b", "/c"], |config| {
+                config.data_dir.display().to_string()
+            }),
+            ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
+                config.idle_timeout.to_string()
+            }),
+            ("mongod", "ARGON_MONGOD", ["/a", "/b", "/c"], |config| {
+                config.mongod.unwrap().0.display().to_string()
+            }),
+            ("base_archive", "ARGON_BASE_SNAPSHOT_S3_PATH", ["a", "b", "c"], |config| {
+                config.base_archive
+            }),
+            ("log", "RUST_LOG", ["warn", "debug", "argon::proxy=trace"], |config| config.log),
+            ("log_format", "ARGON_LOG_FORMAT", ["json", "text", "json"], |config| {
+                format!("{:?}", config.log_format).to_lowercase()
+            }),
+        ];
+        for (key, variable, [by_flag, by_variable, by_file], show) in rows {
+            let flag = format!("--{}", key.replace('_', "-"));
+            let file = format!("{key} = \"{by_file}\"");
+            let all = decide(&[&flag, by_flag], &[(variable, by_variable)], &file).unwrap();
+            assert_eq!(show(all), by_flag, "{key}");
+            let without_flag = decide(&[], &[(variable, by_variable)], &file).unwrap();
+            assert_eq!(show(without_flag), by_variable, "{key}");
+            let only_file = decide(&[], &[(variable, "")], &file).unwrap();
+            assert_eq!(show(only_file), by_file, "{key}");
+        }
+    }
+
+    #[test]
+    fn variables_of_the_first_argon_keep_their_meaning() {
+        const ENABLED: &str = "ARGON_AUTO_SUSPEND_ENABLED";
+        const MINUTES: &str = "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES";
+        let rows: [(&[&str], Variables<'_>, &str); 7] = [
+            (&[], &[(ENABLED, "false")], "never"),
+            (&[], &[(ENABLED, "False"), (MINUTES, "10")], "never"),
+            (&[], &[(ENABLED, "true"), (MINUTES, "10")], "10m"),
+            (&[], &[(ENABLED, "true")], "7m"),
+            (&[], &[(MINUTES, "10")], "10m"),
+            (&[], &[(ENABLED, "false"), ("ARGON_IDLE_TIMEOUT", "3s")], "3s"),
+            (&["--idle-timeout", "2s"], &[(ENABLED, "false")], "2s"),
+        ];
+        for (arguments, variables, expected) in rows {
+            let config = decide(arguments, variables, "idle_timeout = \"7m\"").unwrap();
+            assert_eq!(config.idle_timeout.to_string(), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
+        let rows: [(&[&str], Variables<'_>, &str, &str); 9] = [
+            (&["--listen", "27017"], &[], "", "--listen is `27017`: expected IP:PORT"),
+            (&[], &[("ARGON_ADMIN_LISTEN", "x")], "", "ARGON_ADMIN_LISTEN is `x`: expected IP"),
+            (&[], &[], "listen = \"x\"", "`listen` in the configuration file is `x`"),
+            (&["--idle-timeout", "5"], &[], "", "--idle-timeout is `5`: expected a time"),
+            (&[], &[("ARGON_AUTO_SUSPEND_ENABLED", "no")], "", "expected true or false"),
+            (&[], &[("DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES", "0")], "", "at least 1"),
+            (&["--log", "argon=loud"], &[], "", "--log is `argon=loud`: expected a log filter"),
+            (&["--log-format", "xml"], &[], "", "expected text or json"),
+            (&[], &[("S3_BUCKET", "prod")], "", "S3_BUCKET is set, but this build"),
+        ];
+        for (arguments, variables, file, expected) in rows {
+            let error = decide(arguments, variables, file).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!error.hint().is_empty());
+        }
+        assert!(decide(&[], &[("S3_BUCKET", "")], "").is_ok());
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_is_warned_about() {
+        for (address, warnings) in
+            [("127.0.0.1:0", 0), ("[::1]:0", 0), ("0.0.0.0:0", 1), ("192.0.2.1:1", 1)]
+        {
+            assert_eq!(decide(&["--listen", address], &[], "").unwrap().warnings().len(), warnings);
+            let config = decide(&["--admin-listen", address], &[], "").unwrap();
+            assert_eq!(config.warnings().len(), warnings, "{address}");
+        }
+    }
+}

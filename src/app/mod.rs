@@ -1,0 +1,4 @@
+//! Configuration of the server.
+
+pub mod config;
+pub mod settings;

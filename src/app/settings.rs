@@ -1,0 +1,131 @@
+//! The settings of `argon serve` as text: its flags, their help, and the configuration file.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::config::ConfigError;
+
+/// What `argon serve` takes on its command line.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Flags {
+    /// The settings.
+    #[command(flatten)]
+    pub values: Values,
+    /// TOML file with settings [default: argon.toml in the platform's configuration folder, on
+    /// Linux ~/.config/argon/argon.toml, if it is there] [env: ARGON_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// When listening, print one line of JSON on stdout: {"listen":…,"admin":…,"pid":…}
+    #[arg(long)]
+    pub ready_json: bool,
+}
+
+/// Settings as text, from the flags or from the file: what they mean is decided in one place,
+/// whichever they came from. A key in the file is the flag's name with `_`.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Values {
+    /// Where drivers connect; port 0 picks a free one [default: 127.0.0.1:27017] [env:
+    /// ARGON_LISTEN] [file: listen]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Where the admin API listens; port 0 picks a free one [default: 127.0.0.1:27080] [env:
+    /// ARGON_ADMIN_LISTEN] [file: admin_listen]
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin_listen: Option<String>,
+    /// Folder of the server's own files and its store [default: the platform's data folder, on
+    /// Linux ~/.local/share/argon] [env: ARGON_DATA_DIR] [file: data_dir]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Suspend a branch after this time without work, or `never`; branches may have their own
+    /// [default: 5m] [env: ARGON_IDLE_TIMEOUT] [file: idle_timeout]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<String>,
+    /// The mongod to run [default: on PATH, else in Argon's cache, else downloaded into it] [env:
+    /// ARGON_MONGOD] [file: mongod]
+    #[arg(long, value_name = "FILE")]
+    pub mongod: Option<String>,
+    /// Key in the store of the archive that new projects start from [default: base/dump.archive]
+    /// [env: ARGON_BASE_SNAPSHOT_S3_PATH] [file: base_archive]
+    #[arg(long, value_name = "KEY")]
+    pub base_archive: Option<String>,
+    /// What to log: error, warn, info, debug, trace, or one per part as in `warn,argon::proxy=debug`
+    /// [default: info] [env: RUST_LOG] [file: log]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to write the log: text or json [default: text] [env: ARGON_LOG_FORMAT] [file:
+    /// log_format]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+const AFTER_HELP: &str = "\
+A flag wins over the environment, the environment over the file, the file over the default.
+A `.env` file in the working directory adds to the environment; what is set there already stays.
+A variable that is empty counts as not set. Unknown keys in the file are errors.
+
+Variables of the first Argon: ARGON_AUTO_SUSPEND_ENABLED=false is an idle time-out of `never`,
+DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES is one in minutes; ARGON_IDLE_TIMEOUT wins over both.";
+
+/// Reads a configuration file; a key that is not known is an error.
+pub(super) fn read_file(path: &Path) -> Result<Values, ConfigError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|e| ConfigError::File {
+        path: path.to_owned(),
+        line: text[..e.span().map_or(0, |span| span.start)].matches('\n').count() + 1,
+        message: e.message().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::super::config::resolve;
+    use super::*;
+
+    #[test]
+    fn a_file_with_what_is_not_known_is_refused_by_name_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("argon.toml");
+        let rows = [
+            ("log = \"info\"\nlisten_on = \"x\"\n", "line 2: unknown field `listen_on`"),
+            ("idle_timeout = 5", "line 1: invalid type: integer"),
+            ("listen", "line 1: "),
+        ];
+        for (text, expected) in rows {
+            fs::write(&path, text).unwrap();
+            let error = read_file(&path).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("argon.toml`"), "{error}");
+        }
+        let absent = read_file(&folder.path().join("absent.toml")).unwrap_err().to_string();
+        assert!(absent.contains("absent.toml"), "{absent}");
+    }
+
+    #[test]
+    fn help_names_every_setting_with_its_default_its_variable_and_its_key() {
+        let help = Flags::augment_args(Command::new("serve")).render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let unset = resolve(&Flags::default(), &|_| None, &Values::default(), Some("/".into()));
+        let defaults = unset.unwrap();
+        for expected in [
+            &format!("[default: {}] [env: ARGON_LISTEN] [file: listen]", defaults.listen),
+            &format!("[default: {}] [env: ARGON_ADMIN_LISTEN]", defaults.admin_listen),
+            "[env: ARGON_DATA_DIR] [file: data_dir]",
+            &format!("[default: {}] [env: ARGON_IDLE_TIMEOUT]", defaults.idle_timeout),
+            "[env: ARGON_MONGOD] [file: mongod]",
+            &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
+            &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),
+            "[default: text] [env: ARGON_LOG_FORMAT] [file: log_format]",
+            "[env: ARGON_CONFIG]",
+            "ARGON_AUTO_SUSPEND_ENABLED=false",
+            "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES",
+        ] {
+            assert!(help.contains(expected), "{expected} in {help}");
+        }
+    }
+}

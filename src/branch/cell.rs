@@ -1,0 +1,405 @@
+//! One branch: its state, and the only place that changes it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::lease::{Lease, Use};
+use super::life::Life;
+use super::shared::Shared;
+use super::state::{Effect, Event, IllegalTransition, Local, State, next};
+use super::{BranchError, save, wake, watch as watching};
+use crate::base::backoff::Backoff;
+use crate::base::ids::BranchId;
+use crate::base::limits::{
+    SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
+};
+use crate::base::name::Name;
+use crate::catalog::{BranchRow, LocalData};
+
+/// What everybody gets who waits for a transition to end; `None` while it runs.
+pub(super) type Outcome = Option<Result<(), BranchError>>;
+
+/// After a failed wake, commands are refused this long instead of trying at once again.
+const WAKE_BACKOFF: Backoff = Backoff { first: WAKE_BACKOFF_FIRST, cap: WAKE_BACKOFF_CAP };
+
+/// A branch whose writes could not be saved is saved again after this long.
+const SAVE_BACKOFF: Backoff = Backoff { first: SAVE_BACKOFF_FIRST, cap: SAVE_BACKOFF_CAP };
+
+/// A branch of this server. All changes go through [`Cell::fire`], under one lock that is never
+/// held across an await.
+pub(super) struct Cell {
+    pub(super) id: BranchId,
+    pub(super) name: Name,
+    pub(super) project: Name,
+    /// Client connections that are routed here, for people to see.
+    pub(super) clients: AtomicUsize,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    row: BranchRow,
+    /// While `Running`, and until its mongod is stopped.
+    life: Option<Arc<Life>>,
+    /// While a transition runs: where its outcome is announced.
+    transition: Option<watch::Sender<Outcome>>,
+    failure: Option<Failure>,
+    /// Saves that failed in a row.
+    failed_saves: u32,
+}
+
+/// A wake that failed, so that a broken branch does not spin.
+struct Failure {
+    error: BranchError,
+    count: NonZeroU32,
+    retry_at: Instant,
+}
+
+/// A branch as it stands at one moment.
+pub(super) struct Snapshot {
+    pub(super) state: State,
+    pub(super) row: BranchRow,
+    pub(super) in_flight: usize,
+}
+
+/// What a command finds.
+pub(super) enum Attach {
+    /// The branch runs.
+    Lease(Lease),
+    /// A transition runs; try again when it has ended.
+    Wait(watch::Receiver<Outcome>),
+}
+
+/// Whether an old failure is an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// A command: within the back-off, the failure is the answer.
+    BackOff,
+    /// A person said `resume`: try again at once.
+    TryNow,
+}
+
+impl Cell {
+    pub(super) fn new(row: BranchRow, project: Name) -> Arc<Self> {
+        let state = match (&row.deleted, &row.local) {
+            (Some(_), _) => State::Deleted,
+            (None, LocalData::Present { .. }) => State::Unsaved,
+            (None, LocalData::None) => State::Suspended,
+        };
+        Arc::new(Self {
+            id: row.id,
+            name: row.name.clone(),
+            project,
+            clients: AtomicUsize::new(0),
+            inner: Mutex::new(Inner { state, row, life: None, transition: None, failure: None, failed_saves: 0 }),
+        })
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
+        Snapshot { state: inner.state, row: inner.row.clone(), in_flight }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.lock().state
+    }
+
+    pub(super) fn row(&self) -> BranchRow {
+        self.lock().row.clone()
+    }
+
+    pub(super) fn life(&self) -> Option<Arc<Life>> {
+        self.lock().life.clone()
+    }
+
+    /// Changes the row, on disk first.
+    pub(super) fn update_row(
+        &self,
+        shared: &Shared,
+        change: impl FnOnce(&mut BranchRow),
+    ) -> Result<BranchRow, BranchError> {
+        let mut inner = self.lock();
+        let mut row = inner.row.clone();
+        change(&mut row);
+        shared.catalog.update_branch(&row)?;
+        inner.row = row.clone();
+        Ok(row)
+    }
+
+    /// Takes a row that is in the catalog already.
+    pub(super) fn adopt_row(&self, row: BranchRow) {
+        self.lock().row = row;
+    }
+
+    /// Begins a request on a running branch, or begins or joins its wake.
+    pub(super) fn attach(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        use_: Use,
+        patience: Patience,
+    ) -> Result<Attach, BranchError> {
+        let mut inner = self.lock();
+        if let (State::Running, Some(life)) = (inner.state, &inner.life) {
+            return Ok(Attach::Lease(Lease::begin(life.clone(), use_)));
+        }
+        if shared.closing.is_cancelled() {
+            return Err(BranchError::Closing);
+        }
+        if let (Patience::BackOff, Some(failure)) = (patience, &inner.failure)
+            && Instant::now() < failure.retry_at
+        {
+            return Err(failure.error.clone());
+        }
+        match self.fire(shared, &mut inner, Event::Demand) {
+            Ok(()) | Err(IllegalTransition::Busy(_)) => Ok(Attach::Wait(inner.subscribe())),
+            Err(illegal) => Err(self.refusal(illegal)),
+        }
+    }
+
+    /// Asks for a transition. `Ok(None)`: there is nothing to wait for.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        event: Event,
+    ) -> Result<Asked, BranchError> {
+        let mut inner = self.lock();
+        match self.fire(shared, &mut inner, event) {
+            Ok(()) if inner.transition.is_some() => Ok(Asked::Begun(inner.subscribe())),
+            Ok(()) => Ok(Asked::Already),
+            Err(IllegalTransition::Busy(_)) => Ok(Asked::Busy(inner.subscribe())),
+            Err(illegal) => Err(self.refusal(illegal)),
+        }
+    }
+
+    /// Asks for a transition, waits out whatever is in its way, and waits for its end.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        event: Event,
+    ) -> Result<(), BranchError> {
+        loop {
+            match self.ask(shared, event)? {
+                Asked::Already => return Ok(()),
+                Asked::Begun(outcome) => return ended(outcome).await,
+                // Whether that other transition succeeds is not this asker's business.
+                Asked::Busy(outcome) => drop(ended(outcome).await),
+            }
+        }
+    }
+
+    /// The idle rule, checked and acted upon under the lock that commands attach under.
+    pub(super) fn suspend_if_idle(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>) {
+        let mut inner = self.lock();
+        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
+        let timeout = shared.idle_timeout(&inner.row).duration();
+        if current && timeout.is_some_and(|timeout| life.is_idle_for(timeout)) {
+            self.fire_or_report(shared, &mut inner, Event::IdleElapsed);
+        }
+    }
+
+    /// mongod ended by itself.
+    pub(super) fn died(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>, how: &str) {
+        let mut inner = self.lock();
+        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
+        if !current || inner.state != State::Running {
+            return;
+        }
+        warn!(branch = %self.id, name = %self.name, "mongod died: {how}");
+        inner.life = None;
+        inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
+        self.fire_or_report(shared, &mut inner, Event::Died);
+    }
+
+    /// The end of a wake.
+    pub(super) fn woken(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<Life, BranchError>) {
+        let mut inner = self.lock();
+        let (event, outcome) = match result {
+            Ok(life) => {
+                inner.life = Some(Arc::new(life));
+                inner.failure = None;
+                inner.row.error = None;
+                (Event::WakeDone, Ok(()))
+            }
+            Err(source) => {
+                let source = Arc::new(source);
+                let error = BranchError::Wake { branch: self.name.clone(), source };
+                warn!(branch = %self.id, name = %self.name, error = error.chain(), "wake failed");
+                let count = inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
+                let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
+                inner.failure = Some(Failure { error: error.clone(), count, retry_at });
+                inner.row.error = Some(error.chain());
+                let local = match inner.row.local {
+                    LocalData::None => Local::Nothing,
+                    LocalData::Present { .. } => Local::Unsaved,
+                };
+                (Event::WakeFailed { local }, Err(error))
+            }
+        };
+        self.conclude(shared, &mut inner, event, outcome);
+    }
+
+    /// The end of a save.
+    pub(super) fn saved(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<(), BranchError>) {
+        let mut inner = self.lock();
+        inner.life = None;
+        let (event, outcome) = match result {
+            Ok(()) => {
+                inner.row.error = None;
+                inner.failed_saves = 0;
+                (Event::Saved, Ok(()))
+            }
+            Err(source) => {
+                let kept = shared.layout.branch(self.id).db();
+                let source = Arc::new(source);
+                let error = BranchError::Save { branch: self.name.clone(), kept, source };
+                error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
+                inner.row.error = Some(error.chain());
+                inner.failed_saves = inner.failed_saves.saturating_add(1);
+                (Event::SaveFailed, Err(error))
+            }
+        };
+        self.conclude(shared, &mut inner, event, outcome);
+    }
+
+    fn conclude(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        inner: &mut Inner,
+        event: Event,
+        outcome: Result<(), BranchError>,
+    ) {
+        let transition = inner.transition.take();
+        self.fire_or_report(shared, inner, event);
+        if let Some(transition) = transition {
+            transition.send_replace(Some(outcome));
+        }
+    }
+
+    fn fire_or_report(self: &Arc<Self>, shared: &Arc<Shared>, inner: &mut Inner, event: Event) {
+        if let Err(illegal) = self.fire(shared, inner, event) {
+            error!(branch = %self.id, name = %self.name, "{illegal}: a defect; nothing was changed");
+        }
+    }
+
+    fn fire(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        inner: &mut Inner,
+        event: Event,
+    ) -> Result<(), IllegalTransition> {
+        let (to, effect) = next(inner.state, event)?;
+        if to != inner.state {
+            info!(branch = %self.id, name = %self.name, from = ?inner.state, ?to, ?event, "branch");
+        }
+        inner.state = to;
+        let (shared, cell) = (shared.clone(), self.clone());
+        match effect {
+            None => {}
+            Some(Effect::Wake) => {
+                inner.transition = Some(watch::Sender::new(None));
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move {
+                    let result = wake::wake(&shared, &cell).await;
+                    cell.woken(&shared, result);
+                });
+            }
+            Some(Effect::Watch) => {
+                if let Some(life) = inner.life.clone() {
+                    let tasks = shared.tasks.clone();
+                    tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
+                }
+            }
+            Some(effect @ (Effect::Save | Effect::SaveAndDelete)) => {
+                inner.transition = Some(watch::Sender::new(None));
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move {
+                    let purpose = match effect {
+                        Effect::SaveAndDelete => save::Purpose::Delete,
+                        _ => save::Purpose::Suspend,
+                    };
+                    let result = save::save(&shared, &cell, purpose).await;
+                    cell.saved(&shared, result);
+                });
+            }
+            Some(Effect::RetryLater) => {
+                let wait = SAVE_BACKOFF.wait(inner.failed_saves.max(1), 1.0);
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move { watching::save_later(&shared, &cell, wait).await });
+            }
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, illegal: IllegalTransition) -> BranchError {
+        match illegal {
+            IllegalTransition::Deleted => BranchError::Deleted { branch: self.name.clone() },
+            IllegalTransition::NotDeleted => BranchError::NotDeleted { branch: self.name.clone() },
+            source => BranchError::Lifecycle { source },
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under this lock is a defect in one branch; the others and this one's data are
+        // better served by going on than by a second panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a transition that was asked for stands.
+pub(super) enum Asked {
+    /// What was asked for is so already.
+    Already,
+    /// It began.
+    Begun(watch::Receiver<Outcome>),
+    /// Another one runs first.
+    Busy(watch::Receiver<Outcome>),
+}
+
+impl Inner {
+    fn subscribe(&self) -> watch::Receiver<Outcome> {
+        match &self.transition {
+            Some(transition) => transition.subscribe(),
+            // Nothing runs, so there is nothing to wait for: look again.
+            None => watch::Sender::new(Some(Ok(()))).subscribe(),
+        }
+    }
+}
+
+/// Waits for a transition to end.
+pub(super) async fn ended(mut outcome: watch::Receiver<Outcome>) -> Result<(), BranchError> {
+    match outcome.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+        // The task was dropped with its runtime: the server ends.
+        Err(_) => Err(BranchError::Closing),
+    }
+}
+
+impl fmt::Debug for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cell({}/{} {})", self.project, self.name, self.id)
+    }
+}
+
+/// Counts a client connection for as long as it lives.
+#[derive(Debug)]
+pub(super) struct ClientCount(Arc<Cell>);
+
+impl ClientCount {
+    pub(super) fn new(cell: Arc<Cell>) -> Self {
+        cell.clients.fetch_add(1, Ordering::Relaxed);
+        Self(cell)
+    }
+}
+
+impl Drop for ClientCount {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,144 @@
+//! New branches: a new head on an old version. No data is read, copied or uploaded.
+
+use std::sync::Arc;
+
+use argon_admin::types::{BranchSource, CreateBranch, IdleTimeout};
+use tracing::info;
+
+use super::cell::Cell;
+use super::shared::Shared;
+use super::state::Event;
+use super::{BranchError, history, seed};
+use crate::base::ids::{BranchId, Epoch, VersionId};
+use crate::base::name::Name;
+use crate::catalog::{self, BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
+use crate::volume::{self, Head, Origin};
+
+/// What a new branch starts from.
+struct Start {
+    version: VersionId,
+    origin: Option<BranchId>,
+}
+
+pub(super) async fn create(
+    shared: &Arc<Shared>,
+    project: &Name,
+    request: CreateBranch,
+) -> Result<Arc<Cell>, BranchError> {
+    let name: Name = request.name.parse()?;
+    let project = shared.project(project)?;
+    let exists =
+        || BranchError::BranchExists { project: project.name.clone(), branch: name.clone() };
+    if shared.live(&project.name, &name).is_ok() {
+        return Err(exists());
+    }
+    let start = start(shared, &project, request.source).await?;
+    let created = shared.clock.now();
+    let row = BranchRow {
+        id: BranchId::generate(created),
+        project: project.id,
+        name: name.clone(),
+        head: start.version,
+        epoch: Epoch::default(),
+        idle_timeout: match request.idle_timeout {
+            None => catalog::IdleTimeout::Default,
+            Some(IdleTimeout::Never) => catalog::IdleTimeout::Never,
+            Some(IdleTimeout::After { ms }) => {
+                catalog::IdleTimeout::After(std::time::Duration::from_millis(ms.get()))
+            }
+        },
+        created,
+        deleted: None,
+        origin_branch: start.origin,
+        origin_version: start.origin.map(|_| start.version),
+        local: LocalData::None,
+        error: None,
+    };
+    // The head first: a branch without a head could not be woken, a head that no catalog knows is
+    // only garbage.
+    shared.volumes.create_head(&head(&row, &project)).await?;
+    if let Err(error) = shared.catalog.insert_branch(&row) {
+        shared.volumes.delete_head(row.id).await?;
+        return Err(match error {
+            CatalogError::NameTaken { .. } => exists(),
+            other => other.into(),
+        });
+    }
+    let cell = Cell::new(row, project.name);
+    shared.add_live(&cell);
+    info!(branch = %cell.id, name = %cell.name, project = %cell.project, version = %start.version,
+          "created a branch");
+    Ok(cell)
+}
+
+fn head(row: &BranchRow, project: &ProjectRow) -> Head {
+    Head {
+        branch: row.id,
+        branch_name: row.name.clone(),
+        project: project.id,
+        project_name: project.name.clone(),
+        version: row.head,
+        epoch: row.epoch,
+        owner: None,
+        created: row.created,
+        deleted: None,
+        origin: row
+            .origin_branch
+            .zip(row.origin_version)
+            .map(|(branch, version)| Origin { branch, version }),
+        idle_timeout: match row.idle_timeout {
+            catalog::IdleTimeout::Default => volume::IdleTimeout::Default,
+            catalog::IdleTimeout::Never => volume::IdleTimeout::Never,
+            catalog::IdleTimeout::After(time) => volume::IdleTimeout::After(time),
+        },
+    }
+}
+
+async fn start(
+    shared: &Arc<Shared>,
+    project: &ProjectRow,
+    source: BranchSource,
+) -> Result<Start, BranchError> {
+    match source {
+        BranchSource::Empty => Ok(Start { version: seed::empty(shared).await?, origin: None }),
+        BranchSource::Base => {
+            let version = match project.base {
+                Some(version) => version,
+                None => super::base::loaded(shared).await?,
+            };
+            Ok(Start { version, origin: None })
+        }
+        BranchSource::Branch { branch, at } => {
+            let name: Name = branch.parse()?;
+            let cell = source_branch(shared, project, &name, at.is_some())?;
+            let version = match at {
+                Some(at) => history::find(shared, &cell, &at)?,
+                None => present_state(shared, &cell).await?,
+            };
+            Ok(Start { version, origin: Some(cell.id) })
+        }
+    }
+}
+
+/// The live branch of that name; where a version is asked for, a deleted one serves too.
+fn source_branch(
+    shared: &Shared,
+    project: &ProjectRow,
+    name: &Name,
+    deleted_too: bool,
+) -> Result<Arc<Cell>, BranchError> {
+    let live = shared.live(&project.name, name);
+    if live.is_ok() || !deleted_too {
+        return live;
+    }
+    let deleted = shared.catalog.branches(project.id, Deleted::Only)?;
+    let newest = deleted.iter().filter(|row| row.name == *name).max_by_key(|row| row.deleted);
+    newest.and_then(|row| shared.cells.get(&row.id).map(|cell| cell.clone())).map_or(live, Ok)
+}
+
+/// A branch that runs is suspended for this: its clients keep their connections, and their next
+/// command wakes it again.
+async fn present_state(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<VersionId, BranchError> {
+    cell.settle(shared, Event::Suspend).await?;
+    Ok(cell.row().head)
+}

@@ -1,0 +1,229 @@
+//! What can go wrong with a branch, and what each kind of asker is told.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::state::IllegalTransition;
+use crate::archive::ArchiveError;
+use crate::base::clock::InvalidTimestamp;
+use crate::base::ids::InvalidId;
+use crate::base::name::{InvalidName, Name};
+use crate::catalog::CatalogError;
+use crate::compute::ComputeError;
+use crate::store::StoreError;
+use crate::volume::VolumeError;
+use crate::wire::WireError;
+
+/// Why something could not be done with a branch or project. Cheap to clone: one failed wake is
+/// the answer to everybody who waited for it.
+#[derive(Clone, Debug, Error)]
+#[expect(missing_docs, reason = "the fields are named for what the messages call them")]
+pub enum BranchError {
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error("there is no project `{project}`")]
+    UnknownProject { project: String },
+    #[error("there is no project yet")]
+    NoProject,
+    #[error("no project is named, and there are several: {choices}")]
+    WhichProject { choices: String },
+    #[error("there is a project `{project}` already")]
+    ProjectExists { project: Name },
+    #[error("project `{project}` still has branches: {branches}")]
+    ProjectNotEmpty { project: Name, branches: String },
+    #[error("there is no branch `{branch}` in project `{project}`")]
+    UnknownBranch { project: Name, branch: String },
+    #[error("there is a branch `{branch}` in project `{project}` already")]
+    BranchExists { project: Name, branch: Name },
+    #[error("branch `{branch}` was deleted")]
+    Deleted { branch: Name },
+    #[error("branch `{branch}` is not deleted")]
+    NotDeleted { branch: Name },
+    #[error("`{version}` is no version of branch `{branch}`")]
+    UnknownVersion { branch: Name, version: String },
+    #[error("branch `{branch}` had no version yet at {time}; its first is of {first}")]
+    BeforeFirstVersion { branch: Name, time: String, first: String },
+    #[error(transparent)]
+    Time(#[from] InvalidTimestamp),
+    #[error(transparent)]
+    Id(#[from] InvalidId),
+    #[error("branch `{branch}` did not wake in {waited:?}")]
+    WakeTimeout { branch: Name, waited: Duration },
+    #[error("wake branch `{branch}`")]
+    Wake { branch: Name, source: Arc<BranchError> },
+    #[error("save branch `{branch}`: its writes are kept in {}", kept.display())]
+    Save { branch: Name, kept: PathBuf, source: Arc<BranchError> },
+    #[error("recover branch `{branch}`: {reason}")]
+    Conflict { branch: Name, reason: &'static str },
+    #[error("this volume was written by MongoDB {volume}, and this server runs {server}")]
+    MongodVersion { volume: String, server: String },
+    #[error("the server is shutting down")]
+    Closing,
+    #[error("{doing} {}", path.display())]
+    Local { doing: &'static str, path: PathBuf, source: Arc<io::Error> },
+    #[error("load the base archive")]
+    Base { source: Arc<ArchiveError> },
+    #[error("dump branch `{branch}`")]
+    Dump { branch: Name, source: Arc<ArchiveError> },
+    #[error("use mongod")]
+    Mongod { source: Arc<WireError> },
+    #[error("run mongod")]
+    Compute { source: Arc<ComputeError> },
+    #[error("use the volume")]
+    Volume { source: Arc<VolumeError> },
+    #[error("use the store")]
+    Store { source: Arc<StoreError> },
+    #[error("use the catalog")]
+    Catalog { source: Arc<CatalogError> },
+    #[error("a defect in Argon")]
+    Lifecycle { source: IllegalTransition },
+}
+
+/// What a client of the admin API is told: a stable code and an HTTP status (RFC 9110).
+struct Class {
+    code: &'static str,
+    status: u16,
+}
+
+impl BranchError {
+    pub(super) fn local(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Local { doing, path: path.into(), source: Arc::new(source) }
+    }
+
+    fn class(&self) -> Class {
+        let (code, status) = match self {
+            Self::Name(_) => ("invalid_name", 422),
+            Self::UnknownProject { .. } => ("unknown_project", 404),
+            Self::NoProject => ("no_project", 404),
+            Self::WhichProject { .. } => ("which_project", 422),
+            Self::ProjectExists { .. } => ("project_exists", 409),
+            Self::ProjectNotEmpty { .. } => ("project_not_empty", 409),
+            Self::UnknownBranch { .. } => ("unknown_branch", 404),
+            Self::BranchExists { .. } => ("branch_exists", 409),
+            Self::Deleted { .. } => ("branch_deleted", 409),
+            Self::NotDeleted { .. } => ("branch_not_deleted", 409),
+            Self::UnknownVersion { .. } => ("unknown_version", 404),
+            Self::BeforeFirstVersion { .. } => ("before_first_version", 409),
+            Self::Time(_) => ("invalid_time", 422),
+            Self::Id(_) => ("invalid_id", 422),
+            Self::WakeTimeout { .. } => ("wake_timeout", 503),
+            Self::Wake { .. } => ("wake_failed", 503),
+            Self::Save { .. } => ("save_failed", 503),
+            Self::Conflict { .. } => ("recovery_conflict", 409),
+            Self::MongodVersion { .. } => ("mongod_version", 409),
+            Self::Closing => ("shutting_down", 503),
+            Self::Base { source } if source.is_damage() => ("invalid_archive", 422),
+            Self::Base { .. } => ("base_failed", 500),
+            Self::Dump { .. } => ("dump_failed", 500),
+            Self::Local { .. } => ("local_disk", 500),
+            Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
+            Self::Volume { .. } | Self::Store { .. } => ("store_failed", 500),
+            Self::Catalog { .. } => ("catalog_failed", 500),
+            Self::Lifecycle { .. } => ("internal", 500),
+        };
+        Class { code, status }
+    }
+
+    /// A stable word for programs, as in `docs/api.md`.
+    pub fn code(&self) -> &'static str {
+        self.class().code
+    }
+
+    /// The HTTP status that fits.
+    pub fn http_status(&self) -> u16 {
+        self.class().status
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Wake { source, .. } | Self::Save { source, .. } => source.retryable(),
+            Self::Conflict { .. } | Self::MongodVersion { .. } => false,
+            other => other.http_status() >= 500,
+        }
+    }
+
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownProject { .. } => "see `argon project list`".into(),
+            Self::NoProject => "make one: `argon project create NAME`".into(),
+            Self::WhichProject { .. } => "name one: `--project NAME`, or ARGON_PROJECT".into(),
+            Self::ProjectNotEmpty { .. } => "delete its branches first: `argon branch delete`".into(),
+            Self::UnknownBranch { project, .. } => {
+                format!("see `argon branch list --project {project}`, with --deleted too")
+            }
+            Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
+            Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
+                format!("see `argon branch list-versions {branch}`")
+            }
+            Self::WakeTimeout { branch, .. } => {
+                format!("try again; `argon branch show {branch}` tells how it stands")
+            }
+            Self::Wake { source, .. } => return source.hint(),
+            Self::Save { branch, source, .. } => {
+                let next = format!("it is tried again by itself; or `argon branch suspend {branch}`");
+                source.hint().map_or(next.clone(), |hint| format!("{hint}; {next}"))
+            }
+            Self::MongodVersion { volume, .. } => {
+                format!("run the server with a mongod {volume} (ARGON_MONGOD)")
+            }
+            Self::Conflict { branch, .. } => {
+                format!("create a new branch from one of `argon branch list-versions {branch}`")
+            }
+            Self::Closing => "try again when it is up again".into(),
+            _ if self.is_full() => "make room on the disk".into(),
+            _ => return None,
+        })
+    }
+
+    /// Whether a full disk or bucket is behind it.
+    fn is_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let full = |kind| {
+                matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            };
+            if error.downcast_ref::<io::Error>().is_some_and(|error| full(error.kind())) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+
+    /// The error and its causes on one line, as users read it.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+macro_rules! wrap {
+    ($($source:ty => $variant:ident),* $(,)?) => {$(
+        impl From<$source> for BranchError {
+            fn from(source: $source) -> Self {
+                Self::$variant { source: Arc::new(source) }
+            }
+        }
+    )*};
+}
+
+wrap! {
+    WireError => Mongod,
+    ComputeError => Compute,
+    VolumeError => Volume,
+    StoreError => Store,
+    CatalogError => Catalog,
+}

@@ -1,0 +1,116 @@
+//! The right to send one request to a branch's mongod.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::cell::{Attach, Cell, ClientCount, Patience, ended};
+use super::life::Life;
+use super::shared::Shared;
+use super::state::State;
+use super::BranchError;
+use crate::base::ids::{BranchId, Epoch};
+use crate::base::limits::WAKE_WAIT;
+use crate::base::name::Name;
+
+/// What a request means to the idle rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// It keeps the branch awake.
+    Work,
+    /// It is answered, but does not keep the branch awake.
+    Probe,
+}
+
+/// A branch that a client is routed to. Holding one neither wakes it nor keeps it awake.
+#[derive(Clone, Debug)]
+pub struct BranchHandle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) cell: Arc<Cell>,
+    pub(super) _count: Arc<ClientCount>,
+}
+
+impl BranchHandle {
+    pub(super) fn new(shared: Arc<Shared>, cell: Arc<Cell>) -> Self {
+        let count = Arc::new(ClientCount::new(cell.clone()));
+        Self { shared, cell, _count: count }
+    }
+
+    /// The branch's id.
+    pub fn id(&self) -> BranchId {
+        self.cell.id
+    }
+
+    /// The branch's name.
+    pub fn name(&self) -> &Name {
+        &self.cell.name
+    }
+
+    /// The name of its project.
+    pub fn project(&self) -> &Name {
+        &self.cell.project
+    }
+
+    /// Whether a mongod serves it now. It may change at any time.
+    pub fn is_running(&self) -> bool {
+        self.cell.state() == State::Running
+    }
+
+    /// Begins a request: at once on a running branch; else waits until it is awake, and causes the
+    /// one wake that all who ask at the same time share.
+    ///
+    /// # Errors
+    /// The branch is deleted, its wake failed (then, or within the back-off before), the wait took
+    /// longer than [`WAKE_WAIT`], or the server is shutting down.
+    ///
+    /// Cancel safe: dropping the future stops waiting, and the wake goes on for the others.
+    pub async fn acquire(&self, use_: Use) -> Result<Lease, BranchError> {
+        let deadline = Instant::now() + WAKE_WAIT;
+        loop {
+            let outcome = match self.cell.attach(&self.shared, use_, Patience::BackOff)? {
+                Attach::Lease(lease) => return Ok(lease),
+                Attach::Wait(outcome) => outcome,
+            };
+            let ended = timeout_at(deadline, ended(outcome)).await.map_err(|_| {
+                BranchError::WakeTimeout { branch: self.name().clone(), waited: WAKE_WAIT }
+            })?;
+            match ended {
+                // A suspend that was in the way failed: the branch can be woken from what is left.
+                Ok(()) | Err(BranchError::Save { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// One request in flight. While it lives, the branch is not suspended for being idle, and a
+/// suspend waits for it (within limits); dropping it ends the request.
+#[derive(Debug)]
+pub struct Lease {
+    life: Arc<Life>,
+    use_: Use,
+}
+
+impl Lease {
+    pub(super) fn begin(life: Arc<Life>, use_: Use) -> Self {
+        life.begin(use_);
+        Self { life, use_ }
+    }
+
+    /// Which life of the branch this is; a connection made in another one is of no use.
+    pub fn epoch(&self) -> Epoch {
+        self.life.epoch
+    }
+
+    /// The Unix socket of the branch's mongod in this life.
+    pub fn socket(&self) -> &Path {
+        self.life.socket()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.life.end(self.use_);
+    }
+}

@@ -1,0 +1,174 @@
+//! Where things lie on this machine's disk.
+//!
+//! ```text
+//! DATA/work/BRANCH/db/          the dbpath, while the branch runs or has unsaved writes
+//! DATA/work/BRANCH/restoring/   a dbpath that is being made; worthless after a crash
+//! DATA/work/BRANCH/mongod.log   mongod's log of the present or last life
+//! RUN/BRANCH/                   the directory of mongod's Unix socket
+//! DATA/seed/ID/                 the same, for the volumes that branches start from
+//! ```
+
+use std::fmt::Display;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::BranchError;
+
+/// A Unix socket's path ends at 107 bytes (unix(7)); the directory of a branch and mongod's name
+/// for its socket take this many of them.
+const SOCKET_TAIL_BYTES: usize = "/01arz3ndektsv4rrffq69g5fav/mongodb-65535.sock".len();
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The directories of a server.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    data: PathBuf,
+    run: PathBuf,
+}
+
+impl Layout {
+    /// Sockets lie in the data directory; where its path is too long for that, in a directory of
+    /// the same machine's temporary folder, named after the server.
+    pub(super) fn new(data: &Path, server: impl Display) -> Result<Self, BranchError> {
+        let inside = data.join("run");
+        let fits = inside.as_os_str().len() + SOCKET_TAIL_BYTES <= SOCKET_PATH_BYTES_MAX;
+        let run = if fits {
+            inside
+        } else {
+            std::env::temp_dir().join(format!("argon-{server}"))
+        };
+        let layout = Self { data: data.to_owned(), run };
+        for dir in [&layout.data.join("work"), &layout.data.join("tmp"), &layout.run] {
+            make_private(dir)?;
+        }
+        // Sockets of an earlier server, and volumes that it did not finish, are of no use.
+        empty(&layout.run)?;
+        empty(&layout.data.join("tmp"))?;
+        remove(&layout.data.join("seed"))?;
+        make_private(&layout.data.join("seed"))?;
+        Ok(layout)
+    }
+
+    pub(super) fn branch(&self, id: impl Display) -> Workspace {
+        let id = id.to_string();
+        Workspace { dir: self.data.join("work").join(&id), run: self.run.join(&id) }
+    }
+
+    pub(super) fn seed(&self, id: impl Display) -> Workspace {
+        let id = id.to_string();
+        Workspace { dir: self.data.join("seed").join(&id), run: self.run.join(&id) }
+    }
+
+    /// A file for something on its way in or out; removed at the next start at the latest.
+    pub(super) fn temporary(&self, name: impl Display) -> PathBuf {
+        self.data.join("tmp").join(name.to_string())
+    }
+}
+
+/// The directories of one volume's life on this machine.
+#[derive(Clone, Debug)]
+pub(super) struct Workspace {
+    dir: PathBuf,
+    run: PathBuf,
+}
+
+impl Workspace {
+    pub(super) fn db(&self) -> PathBuf {
+        self.dir.join("db")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.dir.join("mongod.log")
+    }
+
+    pub(super) fn socket_dir(&self) -> &Path {
+        &self.run
+    }
+
+    /// Fresh directories to restore into; returns where.
+    pub(super) fn prepare(&self) -> Result<PathBuf, BranchError> {
+        self.discard_data()?;
+        let restoring = self.dir.join("restoring");
+        make_private(&restoring)?;
+        Ok(restoring)
+    }
+
+    /// Makes what was restored the dbpath.
+    pub(super) fn adopt(&self, restoring: &Path) -> Result<(), BranchError> {
+        fs::rename(restoring, self.db())
+            .map_err(|source| BranchError::local("put in place", self.db(), source))
+    }
+
+    pub(super) fn make_socket_dir(&self) -> Result<(), BranchError> {
+        make_private(&self.run)
+    }
+
+    /// Removes the data and the socket; the log stays for whoever asks what happened.
+    pub(super) fn discard_data(&self) -> Result<(), BranchError> {
+        remove(&self.dir.join("restoring"))?;
+        remove(&self.db())?;
+        remove(&self.run)
+    }
+
+    /// Removes everything.
+    pub(super) fn discard(&self) -> Result<(), BranchError> {
+        remove(&self.dir)?;
+        remove(&self.run)
+    }
+}
+
+fn make_private(dir: &Path) -> Result<(), BranchError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| BranchError::local("create the directory", dir, source))
+}
+
+fn remove(dir: &Path) -> Result<(), BranchError> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(BranchError::local("remove the directory", dir, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn empty(dir: &Path) -> Result<(), BranchError> {
+    remove(dir)?;
+    make_private(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_data_directory_keeps_its_sockets_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let short = Layout::new(dir.path(), "short").unwrap();
+        assert!(short.branch("b").socket_dir().starts_with(dir.path()));
+        let deep = dir.path().join("d".repeat(90));
+        let long = Layout::new(&deep, "test-of-long-paths").unwrap();
+        let sockets = long.branch("b").socket_dir().to_owned();
+        assert!(!sockets.starts_with(&deep));
+        remove(sockets.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_was_half_restored_is_never_the_dbpath() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Layout::new(dir.path(), "test").unwrap().branch("b");
+        let restoring = workspace.prepare().unwrap();
+        fs::write(restoring.join("half"), "x").unwrap();
+        assert!(!workspace.db().exists());
+        let restoring = workspace.prepare().unwrap();
+        assert!(!restoring.join("half").exists());
+        workspace.adopt(&restoring).unwrap();
+        assert!(workspace.db().is_dir());
+        workspace.discard().unwrap();
+        assert!(!workspace.db().exists());
+    }
+}

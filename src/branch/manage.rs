@@ -1,0 +1,390 @@
+//! What the admin API and the proxy ask of branches.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use argon_admin::types;
+use futures_util::{StreamExt, stream};
+use tracing::{info, warn};
+
+use super::cell::{Attach, Cell, Patience, ended};
+use super::lease::{BranchHandle, Lease, Use};
+use super::local::Layout;
+use super::shared::{Parts, Settings, Shared};
+use super::state::{Event, State};
+use super::{BranchError, base, create, history, seed, view};
+use crate::archive;
+use crate::base::ids::{BranchId, ProjectId, ServerId};
+use crate::base::limits::SAVES_AT_ONCE;
+use crate::base::name::Name;
+use crate::catalog::{CatalogError, Deleted, ProjectRow};
+use crate::compute::ServerFacts;
+use crate::volume::Head;
+use crate::wire::Client;
+
+/// All projects and branches of a server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Branches {
+    shared: Arc<Shared>,
+}
+
+impl Branches {
+    /// Takes up where the last server on this data directory stopped, however it stopped: branches
+    /// with unsaved writes are saved in the background. Returns when mongod is known well enough
+    /// to speak for it, which takes a few seconds the first time.
+    ///
+    /// # Errors
+    /// The data directory or the catalog cannot be used, or mongod does not start.
+    pub async fn open(parts: Parts, settings: Settings) -> Result<Self, BranchError> {
+        let server = server_id(&parts)?;
+        let layout = Layout::new(&settings.data_dir, server)?;
+        let shared = Shared::new(parts, settings, layout, server)?;
+        seed::empty(&shared).await?;
+        let recovering = shared.clone();
+        shared.tasks.spawn(async move { save_all(&recovering).await });
+        Ok(Self { shared })
+    }
+
+    /// What the real mongod says of itself.
+    pub fn server_facts(&self) -> Arc<ServerFacts> {
+        self.shared.facts.get().expect("`open` returns only when they are known").clone()
+    }
+
+    /// Makes a project; the first one loads the base archive, which takes seconds.
+    ///
+    /// # Errors
+    /// The name is none or is taken; the base archive is damaged.
+    pub async fn create_project(&self, name: &str) -> Result<types::Project, BranchError> {
+        let name: Name = name.parse()?;
+        let exists = |project| BranchError::ProjectExists { project };
+        if self.shared.project(&name).is_ok() {
+            return Err(exists(name));
+        }
+        let base = Some(base::loaded(&self.shared).await?);
+        let created = self.shared.clock.now();
+        let row = ProjectRow { id: ProjectId::generate(created), name, created, base };
+        self.shared.catalog.insert_project(&row).map_err(|error| match error {
+            CatalogError::NameTaken { .. } => exists(row.name.clone()),
+            other => other.into(),
+        })?;
+        self.shared.add_project(row.clone());
+        info!(project = %row.name, "created a project");
+        Ok(view::project(&row))
+    }
+
+    /// All projects, by name.
+    pub fn projects(&self) -> Vec<types::Project> {
+        self.shared.projects().iter().map(view::project).collect()
+    }
+
+    /// Deletes a project, and its deleted branches for good.
+    ///
+    /// # Errors
+    /// There is none of that name, or it still has live branches.
+    pub async fn delete_project(&self, name: &str) -> Result<(), BranchError> {
+        let name: Name = name.parse()?;
+        let row = self.shared.project(&name)?;
+        let live = self.shared.live_branches(&name)?;
+        if !live.is_empty() {
+            let names: Vec<_> = live.iter().map(|cell| cell.name.to_string()).collect();
+            return Err(BranchError::ProjectNotEmpty { project: name, branches: names.join(", ") });
+        }
+        for deleted in self.shared.catalog.branches(row.id, Deleted::Only)? {
+            self.purge_id(deleted.id).await?;
+        }
+        self.shared.catalog.delete_project(row.id)?;
+        self.shared.remove_project(&name);
+        Ok(())
+    }
+
+    /// The project that is meant where none is named: the only one.
+    ///
+    /// # Errors
+    /// There is none, or several.
+    pub fn default_project(&self) -> Result<Name, BranchError> {
+        let mut projects = self.shared.projects();
+        match projects.len() {
+            0 => Err(BranchError::NoProject),
+            1 => Ok(projects.remove(0).name),
+            _ => {
+                let names: Vec<_> = projects.iter().map(|row| row.name.to_string()).collect();
+                Err(BranchError::WhichProject { choices: names.join(", ") })
+            }
+        }
+    }
+
+    /// Makes a branch.
+    ///
+    /// # Errors
+    /// The project, source or version does not exist, or the name is none or is taken.
+    pub async fn create(
+        &self,
+        project: &str,
+        request: types::CreateBranch,
+    ) -> Result<types::Branch, BranchError> {
+        let cell = create::create(&self.shared, &project.parse()?, request).await?;
+        view::branch(&self.shared, &cell)
+    }
+
+    /// A project's branches by name, or the deleted ones in the order of their deletion.
+    ///
+    /// # Errors
+    /// There is no such project.
+    pub fn list(&self, project: &str, deleted: Deleted) -> Result<Vec<types::Branch>, BranchError> {
+        let project: Name = project.parse()?;
+        let cells = match deleted {
+            Deleted::Without => self.shared.live_branches(&project)?,
+            Deleted::Only => {
+                let row = self.shared.project(&project)?;
+                let mut rows = self.shared.catalog.branches(row.id, Deleted::Only)?;
+                rows.sort_by_key(|row| row.deleted);
+                rows.iter().filter_map(|row| self.cell(row.id)).collect()
+            }
+        };
+        cells.iter().map(|cell| view::branch(&self.shared, cell)).collect()
+    }
+
+    /// One branch.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn show(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let cell = self.live(project, branch)?;
+        view::branch(&self.shared, &cell)
+    }
+
+    /// Suspends a branch; one that sleeps already stays as it is. Returns when its version is
+    /// stored.
+    ///
+    /// # Errors
+    /// There is no such branch, or its writes could not be stored; then they are kept.
+    pub async fn suspend(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let cell = self.live(project, branch)?;
+        cell.settle(&self.shared, Event::Suspend).await?;
+        view::branch(&self.shared, &cell)
+    }
+
+    /// Wakes a branch, at once even after a wake that failed just now.
+    ///
+    /// # Errors
+    /// There is no such branch, or it cannot be woken.
+    pub async fn resume(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let cell = self.live(project, branch)?;
+        self.wake(&cell).await?;
+        view::branch(&self.shared, &cell)
+    }
+
+    async fn wake(&self, cell: &Arc<Cell>) -> Result<Lease, BranchError> {
+        loop {
+            match cell.attach(&self.shared, Use::Work, Patience::TryNow)? {
+                Attach::Lease(lease) => return Ok(lease),
+                Attach::Wait(outcome) => match ended(outcome).await {
+                    Ok(()) | Err(BranchError::Save { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Deletes a branch; its last state becomes a version first. Commands that already wait for
+    /// its wake are served before, later ones are refused.
+    ///
+    /// # Errors
+    /// There is no such branch, or its writes could not be stored; then it is not deleted.
+    pub async fn delete(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let cell = self.live(project, branch)?;
+        cell.settle(&self.shared, Event::Delete).await?;
+        view::branch(&self.shared, &cell)
+    }
+
+    /// Brings back a deleted branch: by id, or the one of that name that was deleted last.
+    ///
+    /// # Errors
+    /// There is none, or its name belongs to another branch now.
+    pub async fn undelete(
+        &self,
+        project: &str,
+        branch: &str,
+    ) -> Result<types::Branch, BranchError> {
+        let cell = self.deleted(project, branch)?;
+        if self.shared.live(&cell.project, &cell.name).is_ok() {
+            let (project, branch) = (cell.project.clone(), cell.name.clone());
+            return Err(BranchError::BranchExists { project, branch });
+        }
+        let (head, etag) = self.shared.volumes.head(cell.id).await?;
+        self.shared.volumes.move_head(&Head { deleted: None, ..head }, &etag).await?;
+        cell.update_row(&self.shared, |row| row.deleted = None)?;
+        cell.settle(&self.shared, Event::Undelete).await?;
+        self.shared.add_live(&cell);
+        view::branch(&self.shared, &cell)
+    }
+
+    /// Gives up a deleted branch for good.
+    ///
+    /// # Errors
+    /// There is no deleted branch of that name or id.
+    pub async fn purge(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let cell = self.deleted(project, branch)?;
+        let last = view::branch(&self.shared, &cell)?;
+        self.purge_id(cell.id).await?;
+        Ok(last)
+    }
+
+    async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+        self.shared.volumes.delete_head(id).await?;
+        self.shared.catalog.purge_branch(id)?;
+        self.shared.cells.remove(&id);
+        self.shared.layout.branch(id).discard()
+    }
+
+    /// What a branch started from and its own versions, oldest first; of a deleted branch too.
+    ///
+    /// # Errors
+    /// There is no such branch.
+    pub fn versions(
+        &self,
+        project: &str,
+        branch: &str,
+    ) -> Result<Vec<types::Version>, BranchError> {
+        let cell = match self.live(project, branch) {
+            Err(unknown @ BranchError::UnknownBranch { .. }) => {
+                self.deleted(project, branch).map_err(|_| unknown)?
+            }
+            live => live?,
+        };
+        Ok(history::versions(&self.shared, &cell)?.iter().map(view::version).collect())
+    }
+
+    /// Makes an archive what new projects start from.
+    ///
+    /// # Errors
+    /// It is damaged or cannot be loaded; then everything stays as it was.
+    pub async fn set_base(&self, archive: PathBuf) -> Result<types::Base, BranchError> {
+        base::set(&self.shared, &archive).await
+    }
+
+    /// What new projects start from.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn base(&self) -> Result<types::Base, BranchError> {
+        base::show(&self.shared).await
+    }
+
+    /// A file for an archive on its way in.
+    pub fn temporary_file(&self) -> PathBuf {
+        self.shared.layout.temporary(ServerId::generate(self.shared.clock.now()))
+    }
+
+    /// Wakes a branch and writes a gzip'ed mongodump archive of it.
+    ///
+    /// # Errors
+    /// There is no such branch, it cannot be woken, or writing failed half way.
+    pub async fn dump(
+        &self,
+        project: &str,
+        branch: &str,
+        into: impl Write + Send + 'static,
+    ) -> Result<(), BranchError> {
+        let cell = self.live(project, branch)?;
+        let lease = self.wake(&cell).await?;
+        let mut client = Client::connect(lease.socket()).await?;
+        archive::dump(&mut client, into, archive::Compression::Gzip).await.map_err(|source| {
+            BranchError::Dump { branch: cell.name.clone(), source: Arc::new(source) }
+        })?;
+        Ok(())
+    }
+
+    /// Which branch an address names; the default project where it names none. Wakes nothing.
+    ///
+    /// # Errors
+    /// There is no such project or branch.
+    pub fn route(
+        &self,
+        project: Option<&Name>,
+        branch: &Name,
+    ) -> Result<BranchHandle, BranchError> {
+        let project = match project {
+            Some(project) => project.clone(),
+            None => self.default_project()?,
+        };
+        let cell = self.shared.live(&project, branch)?;
+        Ok(BranchHandle::new(self.shared.clone(), cell))
+    }
+
+    /// How many projects there are, and how many branches in which state.
+    pub fn counts(&self) -> (u64, types::BranchCounts) {
+        let states = self.shared.cells.iter().map(|cell| cell.state());
+        (self.shared.projects().len() as u64, view::counts(states))
+    }
+
+    /// In a few words each: how mongods are run, and where versions are kept.
+    pub fn describe(&self) -> (String, String) {
+        (self.shared.compute.describe(), self.shared.store.describe())
+    }
+
+    /// Wakes nothing any more, suspends what runs, and waits for everything that is under way.
+    /// Returns the branches whose writes could not be stored; they are kept on this disk.
+    pub async fn close(&self) -> Vec<BranchError> {
+        self.shared.closing.cancel();
+        let failed = save_all(&self.shared).await;
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        failed
+    }
+
+    fn cell(&self, id: BranchId) -> Option<Arc<Cell>> {
+        self.shared.cells.get(&id).map(|cell| cell.clone())
+    }
+
+    fn live(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
+        self.shared.live(&project.parse()?, &branch.parse()?)
+    }
+
+    fn deleted(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
+        let row = self.shared.project(&project.parse()?)?;
+        let found = self.shared.catalog.branches(row.id, Deleted::Only)?;
+        let named = |id: BranchId, name: &Name| id.to_string() == branch || name.as_str() == branch;
+        let newest =
+            found.iter().filter(|row| named(row.id, &row.name)).max_by_key(|row| row.deleted);
+        let cell = newest.and_then(|row| self.cell(row.id));
+        cell.ok_or_else(|| match self.live(project, branch) {
+            Ok(cell) => BranchError::NotDeleted { branch: cell.name.clone() },
+            Err(unknown) => unknown,
+        })
+    }
+}
+
+/// The data directory's own id: what a branch's head names as its owner.
+fn server_id(parts: &Parts) -> Result<ServerId, BranchError> {
+    const KEY: &str = "server";
+    let known = parts.catalog.fact(KEY)?.and_then(|id| String::from_utf8(id).ok());
+    if let Some(id) = known.and_then(|id| id.parse().ok()) {
+        return Ok(id);
+    }
+    let id = ServerId::generate(parts.clock.now());
+    parts.catalog.set_fact(KEY, id.to_string().as_bytes())?;
+    Ok(id)
+}
+
+/// Suspends every branch that has writes of its own, a few at a time.
+async fn save_all(shared: &Arc<Shared>) -> Vec<BranchError> {
+    let awake: Vec<_> = shared
+        .cells
+        .iter()
+        .filter(|cell| !matches!(cell.state(), State::Suspended | State::Deleted))
+        .map(|cell| cell.clone())
+        .collect();
+    let saves = stream::iter(awake).map(|cell| async move {
+        match cell.settle(shared, Event::Suspend).await {
+            // Somebody deletes it just now: that saves it too.
+            Ok(()) | Err(BranchError::Deleted { .. }) => None,
+            Err(error) => {
+                warn!(branch = %cell.id, name = %cell.name, error = error.chain(), "not saved");
+                Some(error)
+            }
+        }
+    });
+    saves.buffer_unordered(SAVES_AT_ONCE).filter_map(|failed| async { failed }).collect().await
+}

@@ -1,0 +1,32 @@
+//! The lifecycle of branches.
+//!
+//! Job: which projects and branches there are; to wake a branch once for however many ask, to
+//! suspend it when it is idle or told so, to make its writes a version, to recover it after
+//! whatever crashed. Not its job: the clients' protocol, and how volumes and mongods work.
+//! Invariant: a branch's state changes in one place ([`cell`]), by the pure function in [`state`];
+//! it leaves a state with unsaved writes only by saving them.
+
+mod base;
+mod cell;
+mod create;
+mod error;
+mod history;
+mod lease;
+mod life;
+mod local;
+mod manage;
+mod reconcile;
+mod save;
+mod seed;
+mod shared;
+mod state;
+mod view;
+mod wake;
+mod watch;
+
+pub use error::BranchError;
+pub use lease::{BranchHandle, Lease, Use};
+pub use manage::Branches;
+pub use shared::{Parts, Settings};
+
+pub use crate::catalog::Deleted;

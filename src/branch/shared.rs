@@ -1,0 +1,226 @@
+//! What all branches of a server share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use argon_admin::types::IdleTimeout;
+use dashmap::DashMap;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::BranchError;
+use super::cell::Cell;
+use super::local::{Layout, Workspace};
+use crate::base::clock::Clock;
+use crate::base::ids::{BranchId, ProjectId, ServerId};
+use crate::base::limits::STARTS_AT_ONCE;
+use crate::base::name::Name;
+use crate::catalog::{self, BranchRow, Catalog, ProjectRow};
+use crate::compute::{self, Compute, Instance, ServerFacts};
+use crate::store::{Key, Store};
+use crate::volume::Volumes;
+
+/// What a server is told about its branches.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the server keeps its own files.
+    pub data_dir: PathBuf,
+    /// How long a branch may be idle, where it says nothing itself.
+    pub idle_timeout: IdleTimeout,
+    /// Where drivers connect, `HOST:PORT`, as it stands in URIs.
+    pub address: String,
+    /// The object that holds the archive new projects start from.
+    pub base_key: Key,
+    /// The archive that is put there when there is none.
+    pub sample_base: &'static [u8],
+    /// WiredTiger's cache of each mongod, GB.
+    pub cache_gb: f64,
+    /// Size of the oplog of new volumes, MB.
+    pub oplog_mb: u32,
+}
+
+/// The rooms below, as one server uses them.
+#[derive(Debug)]
+pub struct Parts {
+    /// Projects, branches and versions.
+    pub catalog: Catalog,
+    /// Objects.
+    pub store: Arc<dyn Store>,
+    /// mongods.
+    pub compute: Arc<dyn Compute>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) catalog: Catalog,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) volumes: Volumes,
+    pub(super) compute: Arc<dyn Compute>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) layout: Layout,
+    pub(super) server: ServerId,
+    /// What runs on behalf of branches; the server's end waits for it.
+    pub(super) tasks: TaskTracker,
+    /// No branch is woken any more.
+    pub(super) closing: CancellationToken,
+    pub(super) starts: Semaphore,
+    /// Held while a volume that branches start from is being made, so that it is made once.
+    pub(super) seeding: tokio::sync::Mutex<()>,
+    pub(super) facts: OnceLock<Arc<ServerFacts>>,
+    pub(super) cells: DashMap<BranchId, Arc<Cell>>,
+    /// Live branches by name, and the projects by name: what routing looks up.
+    names: RwLock<BTreeMap<Name, ProjectEntry>>,
+}
+
+struct ProjectEntry {
+    row: ProjectRow,
+    branches: BTreeMap<Name, Arc<Cell>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        parts: Parts,
+        settings: Settings,
+        layout: Layout,
+        server: ServerId,
+    ) -> Result<Arc<Self>, BranchError> {
+        let Parts { catalog, store, compute, clock } = parts;
+        let mut names = BTreeMap::new();
+        let mut project_names = BTreeMap::<ProjectId, Name>::new();
+        for row in catalog.projects()? {
+            project_names.insert(row.id, row.name.clone());
+            names.insert(row.name.clone(), ProjectEntry { row, branches: BTreeMap::new() });
+        }
+        let cells = DashMap::new();
+        for row in catalog.all_branches()? {
+            // The catalog's foreign key sees to it that every branch has a project.
+            let Some(project) = project_names.get(&row.project) else { continue };
+            let deleted = row.deleted.is_some();
+            let cell = Cell::new(row, project.clone());
+            if !deleted && let Some(entry) = names.get_mut(project) {
+                entry.branches.insert(cell.name.clone(), cell.clone());
+            }
+            cells.insert(cell.id, cell);
+        }
+        Ok(Arc::new(Self {
+            volumes: Volumes::new(store.clone(), clock.clone()),
+            settings,
+            catalog,
+            store,
+            compute,
+            clock,
+            layout,
+            server,
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            seeding: tokio::sync::Mutex::new(()),
+            facts: OnceLock::new(),
+            cells,
+            names: RwLock::new(names),
+        }))
+    }
+
+    /// A branch's idle time-out, the server's where it has none.
+    pub(super) fn idle_timeout(&self, row: &BranchRow) -> IdleTimeout {
+        match row.idle_timeout {
+            catalog::IdleTimeout::Default => self.settings.idle_timeout,
+            catalog::IdleTimeout::After(time) => IdleTimeout::after(time),
+            catalog::IdleTimeout::Never => IdleTimeout::Never,
+        }
+    }
+
+    /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
+    /// of asking.
+    pub(super) async fn start(
+        &self,
+        workspace: &Workspace,
+    ) -> Result<Arc<dyn Instance>, BranchError> {
+        let _turn = self.starts.acquire().await.map_err(|_| BranchError::Closing)?;
+        workspace.make_socket_dir()?;
+        let cell = compute::Cell {
+            dbpath: workspace.db(),
+            socket_dir: workspace.socket_dir().to_owned(),
+            log: workspace.log(),
+            cache_gb: self.settings.cache_gb,
+            oplog_mb: self.settings.oplog_mb,
+        };
+        Ok(self.compute.start(cell).await?)
+    }
+
+    pub(super) fn project(&self, name: &Name) -> Result<ProjectRow, BranchError> {
+        self.read(|names| names.get(name).map(|entry| entry.row.clone()))
+            .ok_or_else(|| BranchError::UnknownProject { project: name.to_string() })
+    }
+
+    pub(super) fn projects(&self) -> Vec<ProjectRow> {
+        self.read(|names| names.values().map(|entry| entry.row.clone()).collect())
+    }
+
+    /// The live branch of that name.
+    pub(super) fn live(&self, project: &Name, branch: &Name) -> Result<Arc<Cell>, BranchError> {
+        self.read(|names| match names.get(project) {
+            None => Err(BranchError::UnknownProject { project: project.to_string() }),
+            Some(entry) => entry.branches.get(branch).cloned().ok_or_else(|| {
+                BranchError::UnknownBranch { project: project.clone(), branch: branch.to_string() }
+            }),
+        })
+    }
+
+    pub(super) fn live_branches(&self, project: &Name) -> Result<Vec<Arc<Cell>>, BranchError> {
+        self.read(|names| match names.get(project) {
+            None => Err(BranchError::UnknownProject { project: project.to_string() }),
+            Some(entry) => Ok(entry.branches.values().cloned().collect()),
+        })
+    }
+
+    /// Makes a project known, or forgets one.
+    pub(super) fn add_project(&self, row: ProjectRow) {
+        let entry = ProjectEntry { row: row.clone(), branches: BTreeMap::new() };
+        self.write(|names| names.insert(row.name, entry));
+    }
+
+    pub(super) fn remove_project(&self, name: &Name) {
+        self.write(|names| names.remove(name));
+    }
+
+    /// Makes a live branch known by its name.
+    pub(super) fn add_live(&self, cell: &Arc<Cell>) {
+        self.cells.insert(cell.id, cell.clone());
+        self.write(|names| {
+            if let Some(entry) = names.get_mut(&cell.project) {
+                entry.branches.insert(cell.name.clone(), cell.clone());
+            }
+        });
+    }
+
+    /// Frees the name of a branch that was deleted.
+    pub(super) fn remove_live(&self, cell: &Cell) {
+        self.write(|names| {
+            if let Some(entry) = names.get_mut(&cell.project)
+                && entry.branches.get(&cell.name).is_some_and(|named| named.id == cell.id)
+            {
+                entry.branches.remove(&cell.name);
+            }
+        });
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<Name, ProjectEntry>) -> T) -> T {
+        look(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<Name, ProjectEntry>) -> T) -> T {
+        change(&mut self.names.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
+    }
+}

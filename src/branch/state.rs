@@ -1,0 +1,250 @@
+//! The lifecycle of a branch, as a pure function.
+//!
+//! ```text
+//!                 Demand                  WakeDone
+//!    Suspended ------------>  Waking  -------------->  Running
+//!     ^  ^   ^                |  ^                     |  |  |
+//!     |  |   '--- WakeFailed -'  | Demand              |  |  | Suspend
+//!     |  |       (nothing local) |                     |  |  | IdleElapsed
+//!     |  |                    Unsaved <----- Died -----'  |  v
+//!     |  |                    |  ^   ^                    | Suspending
+//!     |  |            Suspend |  |   '--- SaveFailed -----|--'  |
+//!     |  |                    '--|-> Suspending           |     | Saved
+//!     |  '-----------------------|------------------------|-----'
+//!     |                          '---- SaveFailed ----.   | Delete (also from Suspended, Unsaved)
+//!     | Undelete                                      |   v
+//!  Deleted <------------------ Saved --------------- Deleting
+//! ```
+//!
+//! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
+//! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
+//! from there, and saving is tried again.
+
+use thiserror::Error;
+
+/// Where a branch is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All it holds is in its head version; it owns nothing on this machine.
+    Suspended,
+    /// Its volume is being mounted and its mongod started.
+    Waking,
+    /// Its mongod takes commands.
+    Running,
+    /// Commands are parked, mongod is stopped, its writes become a version.
+    Suspending,
+    /// No mongod; its working directory holds writes that no version has.
+    Unsaved,
+    /// Like `Suspending`, on the way to `Deleted`; commands are refused.
+    Deleting,
+    /// Listed with the deleted ones, restorable until it is purged.
+    Deleted,
+}
+
+/// What happens to a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody needs it running: a client's command, or `resume`.
+    Demand,
+    /// mongod is a writable primary.
+    WakeDone,
+    /// It could not be woken; `local` tells whether a working directory with unsaved writes is there.
+    WakeFailed {
+        /// What the working directory holds.
+        local: Local,
+    },
+    /// `suspend`, or the server drains.
+    Suspend,
+    /// The idle rule says so. Only raised when it is quiet.
+    IdleElapsed,
+    /// The writes of this life are in the head version.
+    Saved,
+    /// They are not, and still in the working directory.
+    SaveFailed,
+    /// mongod ended by itself.
+    Died,
+    /// `delete`.
+    Delete,
+    /// `undelete`.
+    Undelete,
+}
+
+/// Whether a working directory holds writes that no version has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// There is none.
+    Nothing,
+    /// There is one.
+    Unsaved,
+}
+
+/// What has to be done on a transition; each is performed by `cell`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Mount the volume and start mongod; ends in `WakeDone` or `WakeFailed`.
+    Wake,
+    /// Notice idleness and death of the mongod that just became ready.
+    Watch,
+    /// Drain, stop mongod if there is one, save; ends in `Saved` or `SaveFailed`.
+    Save,
+    /// As `Save`, and mark the head deleted.
+    SaveAndDelete,
+    /// Save after a pause, unless a command wakes the branch first.
+    RetryLater,
+}
+
+/// An event that has no meaning in a state.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum IllegalTransition {
+    /// It will have one when the present transition has ended.
+    #[error("the branch is {0:?}: wait until that is over")]
+    Busy(State),
+    /// The branch was deleted, or is about to be.
+    #[error("the branch is deleted")]
+    Deleted,
+    /// `undelete` of a branch that lives.
+    #[error("the branch is not deleted")]
+    NotDeleted,
+    /// A report from a task that should not exist: a defect, kept inside this branch.
+    #[error("{1:?} in state {0:?}")]
+    Stray(State, Event),
+}
+
+/// The whole lifecycle. An event that asks for what already is changes nothing.
+pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), IllegalTransition> {
+    use Event as E;
+    use IllegalTransition::{Busy, NotDeleted, Stray};
+    use State as S;
+    let stay = Ok((state, None));
+    match (state, event) {
+        (S::Suspended | S::Unsaved, E::Demand) => Ok((S::Waking, Some(Effect::Wake))),
+        (S::Waking | S::Running, E::Demand) => stay,
+        (S::Suspending, E::Demand) => Err(Busy(state)),
+
+        (S::Waking, E::WakeDone) => Ok((S::Running, Some(Effect::Watch))),
+        (S::Waking, E::WakeFailed { local: Local::Nothing }) => Ok((S::Suspended, None)),
+        (S::Waking, E::WakeFailed { local: Local::Unsaved }) => Ok((S::Unsaved, None)),
+
+        (S::Running | S::Unsaved, E::Suspend) => Ok((S::Suspending, Some(Effect::Save))),
+        (S::Suspended, E::Suspend) => stay,
+        (S::Waking | S::Suspending, E::Suspend) => Err(Busy(state)),
+
+        (S::Running, E::IdleElapsed) => Ok((S::Suspending, Some(Effect::Save))),
+        // The timer's life is over: a suspend or a death was faster.
+        (_, E::IdleElapsed) => stay,
+
+        (S::Suspending, E::Saved) => Ok((S::Suspended, None)),
+        (S::Deleting, E::Saved) => Ok((S::Deleted, None)),
+        (S::Suspending | S::Deleting, E::SaveFailed) => Ok((S::Unsaved, Some(Effect::RetryLater))),
+
+        (S::Running, E::Died) => Ok((S::Unsaved, Some(Effect::RetryLater))),
+        // Whoever stops mongod sees its end too; the watch on it has nothing to add.
+        (_, E::Died) => stay,
+
+        (S::Suspended | S::Running | S::Unsaved, E::Delete) => {
+            Ok((S::Deleting, Some(Effect::SaveAndDelete)))
+        }
+        (S::Waking | S::Suspending | S::Deleting, E::Delete) => Err(Busy(state)),
+        (S::Deleted, E::Delete) => stay,
+
+        (S::Deleted, E::Undelete) => Ok((S::Suspended, None)),
+        (S::Deleting, E::Undelete) => Err(Busy(state)),
+        (_, E::Undelete) => Err(NotDeleted),
+
+        (S::Deleting | S::Deleted, E::Demand | E::Suspend) => Err(IllegalTransition::Deleted),
+        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed) => {
+            Err(Stray(state, event))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [State; 7] = [
+        State::Suspended,
+        State::Waking,
+        State::Running,
+        State::Suspending,
+        State::Unsaved,
+        State::Deleting,
+        State::Deleted,
+    ];
+    const EVENTS: [Event; 11] = [
+        Event::Demand,
+        Event::WakeDone,
+        Event::WakeFailed { local: Local::Nothing },
+        Event::WakeFailed { local: Local::Unsaved },
+        Event::Suspend,
+        Event::IdleElapsed,
+        Event::Saved,
+        Event::SaveFailed,
+        Event::Died,
+        Event::Delete,
+        Event::Undelete,
+    ];
+
+    /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
+    /// g Suspending, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    #[rustfmt::skip]
+    const TABLE: [(State, &str); 7] = [
+        //                   Demand
+        //                   | WakeDone
+        //                   | | Failed, nothing local
+        //                   | | | Failed, unsaved
+        //                   | | | | Suspend
+        //                   | | | | | IdleElapsed
+        //                   | | | | | | Saved
+        //                   | | | | | | | SaveFailed
+        //                   | | | | | | | | Died
+        //                   | | | | | | | | | Delete
+        //                   | | | | | | | | | | Undelete
+        (State::Suspended,  "w ! ! ! . . ! ! . d n"),
+        (State::Waking,     ". r S U b . ! ! . b n"),
+        (State::Running,    ". ! ! ! g g ! ! u d n"),
+        (State::Suspending, "b ! ! ! b . S u . b n"),
+        (State::Unsaved,    "w ! ! ! g . ! ! . d n"),
+        (State::Deleting,   "x ! ! ! x . D u . b b"),
+        (State::Deleted,    "x ! ! ! x . ! ! . . S"),
+    ];
+
+    fn letter(state: State, event: Event) -> char {
+        match next(state, event) {
+            Ok((to, None)) if to == state => '.',
+            Ok((State::Waking, Some(Effect::Wake))) => 'w',
+            Ok((State::Running, Some(Effect::Watch))) => 'r',
+            Ok((State::Suspending, Some(Effect::Save))) => 'g',
+            Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
+            Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',
+            Ok((State::Unsaved, None)) => 'U',
+            Ok((State::Suspended, None)) => 'S',
+            Ok((State::Deleted, None)) => 'D',
+            Ok(other) => panic!("{state:?} x {event:?} leads to {other:?}"),
+            Err(IllegalTransition::Busy(_)) => 'b',
+            Err(IllegalTransition::Deleted) => 'x',
+            Err(IllegalTransition::NotDeleted) => 'n',
+            Err(IllegalTransition::Stray(..)) => '!',
+        }
+    }
+
+    #[test]
+    fn every_state_meets_every_event() {
+        for (state, row) in TABLE {
+            let found: Vec<_> = EVENTS.map(|event| letter(state, event).to_string()).into();
+            assert_eq!(found.join(" "), row, "{state:?}");
+        }
+        assert!(STATES.iter().all(|state| TABLE.iter().any(|(listed, _)| listed == state)));
+    }
+
+    #[test]
+    fn a_state_with_unsaved_writes_never_becomes_suspended_but_by_saving() {
+        for state in [State::Running, State::Unsaved, State::Suspending] {
+            for event in EVENTS.into_iter().filter(|event| *event != Event::Saved) {
+                let to = next(state, event).map(|(to, _)| to);
+                assert_ne!(to, Ok(State::Suspended), "{state:?} x {event:?}");
+                assert_ne!(to, Ok(State::Deleted), "{state:?} x {event:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What people see of projects, branches and versions.
+
+use std::sync::atomic::Ordering;
+
+use argon_admin::types::{self, BranchState};
+
+use super::BranchError;
+use super::cell::Cell;
+use super::shared::Shared;
+use super::state::State;
+use crate::catalog::{ProjectRow, VersionRow};
+
+pub(super) fn project(row: &ProjectRow) -> types::Project {
+    types::Project {
+        id: row.id.to_string(),
+        name: row.name.to_string(),
+        created_at: row.created.to_string(),
+        base_version: row.base.map(|version| version.to_string()),
+    }
+}
+
+pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, BranchError> {
+    let now = cell.snapshot();
+    let row = now.row;
+    let head = shared.catalog.version(row.head)?;
+    let origin = row.origin_branch.zip(row.origin_version).map(|(branch, version)| {
+        let name = shared.cells.get(&branch).map(|cell| cell.name.to_string());
+        types::Origin {
+            branch: name.unwrap_or_else(|| branch.to_string()),
+            version: version.to_string(),
+        }
+    });
+    Ok(types::Branch {
+        id: row.id.to_string(),
+        project: cell.project.to_string(),
+        name: row.name.to_string(),
+        state: state(now.state),
+        head_version: row.head.to_string(),
+        origin,
+        idle_timeout: shared.idle_timeout(&row),
+        epoch: row.epoch.0,
+        created_at: row.created.to_string(),
+        deleted_at: row.deleted.map(|deleted| deleted.to_string()),
+        error: row.error,
+        uri: types::connection_uri(&shared.settings.address, cell.project.as_str(), row.name.as_str()),
+        clients: cell.clients.load(Ordering::Relaxed) as u64,
+        in_flight: now.in_flight as u64,
+        size_bytes: head.map_or(0, |version| version.total_bytes),
+    })
+}
+
+pub(super) fn version(row: &VersionRow) -> types::Version {
+    types::Version {
+        id: row.id.to_string(),
+        created_at: row.created.to_string(),
+        parent: row.parent.map(|parent| parent.to_string()),
+        cause: row.cause.clone(),
+        label: row.label.clone(),
+        size_bytes: row.total_bytes,
+        new_bytes: row.new_bytes,
+        stored_bytes: row.stored_bytes,
+        mongod_version: row.mongod_version.clone(),
+    }
+}
+
+pub(super) fn state(state: State) -> BranchState {
+    match state {
+        State::Suspended => BranchState::Suspended,
+        State::Waking => BranchState::Waking,
+        State::Running => BranchState::Running,
+        State::Suspending | State::Deleting => BranchState::Suspending,
+        State::Unsaved => BranchState::Unsaved,
+        State::Deleted => BranchState::Deleted,
+    }
+}
+
+pub(super) fn counts(states: impl Iterator<Item = State>) -> types::BranchCounts {
+    let mut counts = types::BranchCounts::default();
+    for one in states {
+        *match state(one) {
+            BranchState::Suspended => &mut counts.suspended,
+            BranchState::Waking => &mut counts.waking,
+            BranchState::Running => &mut counts.running,
+            BranchState::Suspending => &mut counts.suspending,
+            BranchState::Unsaved => &mut counts.unsaved,
+            BranchState::Deleted => &mut counts.deleted,
+        } += 1;
+    }
+    counts
+}

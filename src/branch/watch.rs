@@ -1,0 +1,87 @@
+//! What is watched while a branch runs: idleness, and the death of its mongod.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::doc;
+use tokio::time::{sleep, sleep_until, timeout};
+use tracing::debug;
+
+use super::BranchError;
+use super::cell::Cell;
+use super::life::Life;
+use super::shared::Shared;
+use super::state::{Event, State};
+use crate::base::limits::{IDLE_POSTPONE, IDLE_QUESTION};
+use crate::wire::Client;
+
+/// Runs for one life; ends with it.
+pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
+    tokio::select! {
+        () = life.ended.cancelled() => {}
+        exit = life.instance.wait() => {
+            let how = format!("{exit}; its last log lines:\n{}", exit.log_tail());
+            cell.died(shared, life, &how);
+        }
+        () = suspend_when_idle(shared, cell, life) => {}
+    }
+}
+
+async fn suspend_when_idle(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
+    let Some(limit) = shared.idle_timeout(&cell.row()).duration() else {
+        return std::future::pending().await;
+    };
+    loop {
+        life.until_quiet().await;
+        sleep_until(life.idle_at(limit)).await;
+        if !life.is_idle_for(limit) {
+            continue;
+        }
+        if has_open_transaction(life).await {
+            sleep(IDLE_POSTPONE).await;
+            continue;
+        }
+        cell.suspend_if_idle(shared, life);
+        if cell.state() != State::Running {
+            // The suspend ends this life; there is nothing more to watch.
+            return life.ended.cancelled().await;
+        }
+    }
+}
+
+/// Asks mongod itself, which aborts a forgotten transaction after a minute. A mongod that does not
+/// answer is not kept awake for that.
+async fn has_open_transaction(life: &Life) -> bool {
+    let question = doc! { "serverStatus": 1, "repl": 0, "metrics": 0, "locks": 0, "wiredTiger": 0 };
+    let ask = async {
+        let mut client = Client::connect(life.socket()).await?;
+        let status = client.command("admin", question).await?;
+        let open = status.get_document("transactions").ok().and_then(|transactions| {
+            let open = transactions.get("currentOpen")?;
+            open.as_i64().or_else(|| open.as_i32().map(i64::from))
+        });
+        Ok::<_, BranchError>(open.unwrap_or(0) > 0)
+    };
+    match timeout(IDLE_QUESTION, ask).await {
+        Ok(Ok(open)) => open,
+        Ok(Err(error)) => {
+            debug!(error = error.chain(), "ask for open transactions");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+/// Saves a branch that has unsaved writes and no mongod, unless a command wakes it first.
+pub(super) async fn save_later(shared: &Arc<Shared>, cell: &Arc<Cell>, wait: Duration) {
+    tokio::select! {
+        () = shared.closing.cancelled() => return,
+        () = sleep(wait) => {}
+    }
+    if cell.state() == State::Unsaved
+        // Failing again arranges the next try.
+        && let Err(error) = cell.ask(shared, Event::Suspend)
+    {
+        debug!(error = error.chain(), "try to save again");
+    }
+}
