@@ -17,10 +17,9 @@ use super::page::{PAGE_COVERS, Page};
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::testing::{head, volumes};
 use super::version::Root;
-use super::{
-    Cause, Head, IdleTimeout, LAYOUT, Marker, MongodVersion, Origin, Project, Version, keys,
-};
+use super::{Cause, Head, LAYOUT, Marker, MongodVersion, Origin, Project, Version, keys};
 use crate::base::clock::Timestamp;
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
