@@ -1,7 +1,7 @@
 //! Branch heads: the one object of a branch that changes, and who may change it.
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, Kind};
 use super::error::VolumeError;
