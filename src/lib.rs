@@ -10,6 +10,7 @@ pub mod branch;
 pub mod catalog;
 pub mod compute;
 pub mod mount;
+pub mod proxy;
 pub mod store;
 pub mod volume;
 pub mod wire;
