@@ -6,8 +6,9 @@
 pub mod app;
 pub mod archive;
 pub mod base;
+pub mod branch;
 pub mod catalog;
 pub mod compute;
 pub mod mount;
 pub mod store;
-pub mod wire;
+pub mod volume;

@@ -15,16 +15,16 @@ use crate::compute::{Cell, Compute, Instance, ProcessCompute};
 use crate::wire::{Client, InsertOptions};
 
 /// A mongod of its own, gone with its data when it is dropped.
-struct Server {
+pub(super) struct Server {
     _instance: Arc<dyn Instance>,
     /// The mongod dies with the thread that forked it, which lives in here.
     _compute: ProcessCompute,
     dir: tempfile::TempDir,
-    client: Client,
+    pub(super) client: Client,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let search = || Search::of_this_process(None).unwrap().find_or_fetch(&mut |_| {}).unwrap();
         let mongod = tokio::task::spawn_blocking(search).await.unwrap();
         let compute = ProcessCompute::new(mongod).await.unwrap();
@@ -40,11 +40,11 @@ impl Server {
         Self { _instance: instance, _compute: compute, dir, client }
     }
 
-    async fn command(&mut self, db: &str, command: Document) -> Document {
+    pub(super) async fn command(&mut self, db: &str, command: Document) -> Document {
         self.client.command(db, command).await.unwrap()
     }
 
-    async fn all(&mut self, db: &str, command: RawDocumentBuf) -> Vec<RawDocumentBuf> {
+    pub(super) async fn all(&mut self, db: &str, command: RawDocumentBuf) -> Vec<RawDocumentBuf> {
         self.client.cursor(db, &command).await.unwrap().collect().await.unwrap()
     }
 
@@ -260,6 +260,17 @@ async fn what_our_dump_writes_our_load_restores() {
     assert_eq!(names[0], "admin.notes");
     assert_eq!(names[names.len() - 2..], ["admin.system.users", "admin.system.version"]);
     assert_eq!(dumped.documents, 1 + 2 + 30 + 1 + 1 + 1 + 2);
+
+    for Entry { namespace, metadata, .. } in &reader.prelude().entries {
+        let filter = rawdoc! { "name": &*namespace.collection };
+        let list = rawdoc! { "listCollections": 1, "filter": filter };
+        let listed = source.all(&namespace.db, list).await;
+        let uuid = listed[0].get_document("info").unwrap().get_binary("uuid");
+        let uuid = uuid.ok().map(|uuid| hex(uuid.bytes));
+        let metadata = metadata.as_ref().unwrap();
+        assert_eq!(metadata.uuid, uuid, "{namespace}");
+        assert_eq!(uuid.is_some(), metadata.kind.as_deref() == Some("collection"), "{namespace}");
+    }
 
     let mut target = Server::start().await;
     let loaded = target.load(&archive).await.unwrap();

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(u64);
 
 /// The text is no RFC 3339 time.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is not a time: expected RFC 3339, for example 2026-01-31T12:00:00.000Z")]
 pub struct InvalidTimestamp(String);
 

@@ -13,7 +13,7 @@ use ulid::Ulid;
 use super::clock::Timestamp;
 
 /// The text is not 26 characters of Crockford base 32.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is not an id: expected 26 letters and digits")]
 pub struct InvalidId(pub String);
 

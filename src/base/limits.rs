@@ -32,12 +32,10 @@ pub const WAKE_BACKOFF_CAP: Duration = Duration::from_secs(10);
 /// How many mongods may be starting at once: a start is half a second of pure computing.
 pub const STARTS_AT_ONCE: usize = 4;
 
-/// How long a suspend that was asked for waits for requests in flight, before mongod is stopped
-/// under them.
-pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
-
-/// Between a failed save and the next try.
-pub const SAVE_RETRY: Duration = Duration::from_secs(5);
+/// The first and the longest wait before a branch with unsaved writes is saved again.
+pub const SAVE_BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// See [`SAVE_BACKOFF_FIRST`].
+pub const SAVE_BACKOFF_CAP: Duration = Duration::from_secs(60);
 
 /// How long an idle branch's mongod has to say whether a transaction is open, and how long the
 /// suspend is put off when one is.

@@ -15,7 +15,7 @@ use super::limits::NAME_BYTES;
 pub struct Name(String);
 
 /// Why a text is no name.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{text}` is not a name: {reason}")]
 pub struct InvalidName {
     text: String,

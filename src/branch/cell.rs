@@ -97,7 +97,14 @@ impl Cell {
             name: row.name.clone(),
             project,
             clients: AtomicUsize::new(0),
-            inner: Mutex::new(Inner { state, row, life: None, transition: None, failure: None, failed_saves: 0 }),
+            inner: Mutex::new(Inner {
+                state,
+                row,
+                life: None,
+                transition: None,
+                failure: None,
+                failed_saves: 0,
+            }),
         })
     }
 
@@ -231,7 +238,8 @@ impl Cell {
                 let source = Arc::new(source);
                 let error = BranchError::Wake { branch: self.name.clone(), source };
                 warn!(branch = %self.id, name = %self.name, error = error.chain(), "wake failed");
-                let count = inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
+                let count =
+                    inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
                 let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
                 inner.failure = Some(Failure { error: error.clone(), count, retry_at });
                 inner.row.error = Some(error.chain());

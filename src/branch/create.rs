@@ -12,7 +12,7 @@ use super::{BranchError, history, seed};
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::name::Name;
 use crate::catalog::{self, BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
-use crate::volume::Head;
+use crate::volume::{self, Head, Origin};
 
 /// What a new branch starts from.
 struct Start {
@@ -82,11 +82,14 @@ fn head(row: &BranchRow, project: &ProjectRow) -> Head {
         owner: None,
         created: row.created,
         deleted: None,
-        origin: row.origin_branch.zip(row.origin_version),
+        origin: row
+            .origin_branch
+            .zip(row.origin_version)
+            .map(|(branch, version)| Origin { branch, version }),
         idle_timeout: match row.idle_timeout {
-            catalog::IdleTimeout::Default => None,
-            catalog::IdleTimeout::Never => Some(std::time::Duration::ZERO),
-            catalog::IdleTimeout::After(time) => Some(time),
+            catalog::IdleTimeout::Default => volume::IdleTimeout::Default,
+            catalog::IdleTimeout::Never => volume::IdleTimeout::Never,
+            catalog::IdleTimeout::After(time) => volume::IdleTimeout::After(time),
         },
     }
 }

@@ -50,7 +50,7 @@ pub enum BranchError {
     #[error(transparent)]
     Time(#[from] InvalidTimestamp),
     #[error(transparent)]
-    Id(Arc<InvalidId>),
+    Id(#[from] InvalidId),
     #[error("branch `{branch}` did not wake in {waited:?}")]
     WakeTimeout { branch: Name, waited: Duration },
     #[error("wake branch `{branch}`")]
@@ -153,7 +153,9 @@ impl BranchError {
             Self::UnknownProject { .. } => "see `argon project list`".into(),
             Self::NoProject => "make one: `argon project create NAME`".into(),
             Self::WhichProject { .. } => "name one: `--project NAME`, or ARGON_PROJECT".into(),
-            Self::ProjectNotEmpty { .. } => "delete its branches first: `argon branch delete`".into(),
+            Self::ProjectNotEmpty { .. } => {
+                "delete its branches first: `argon branch delete`".into()
+            }
             Self::UnknownBranch { project, .. } => {
                 format!("see `argon branch list --project {project}`, with --deleted too")
             }
@@ -167,7 +169,8 @@ impl BranchError {
             }
             Self::Wake { source, .. } => return source.hint(),
             Self::Save { branch, source, .. } => {
-                let next = format!("it is tried again by itself; or `argon branch suspend {branch}`");
+                let next =
+                    format!("it is tried again by itself; or `argon branch suspend {branch}`");
                 source.hint().map_or(next.clone(), |hint| format!("{hint}; {next}"))
             }
             Self::MongodVersion { volume, .. } => {
@@ -186,9 +189,8 @@ impl BranchError {
     fn is_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
-            let full = |kind| {
-                matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            };
+            let full =
+                |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             if error.downcast_ref::<io::Error>().is_some_and(|error| full(error.kind())) {
                 return true;
             }
@@ -226,10 +228,4 @@ wrap! {
     VolumeError => Volume,
     StoreError => Store,
     CatalogError => Catalog,
-}
-
-impl From<InvalidId> for BranchError {
-    fn from(source: InvalidId) -> Self {
-        Self::Id(Arc::new(source))
-    }
 }

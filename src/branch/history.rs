@@ -31,17 +31,16 @@ pub(super) fn versions(shared: &Shared, cell: &Arc<Cell>) -> Result<Vec<VersionR
 }
 
 /// The version of a branch that `at` means.
-pub(super) fn find(
-    shared: &Shared,
-    cell: &Arc<Cell>,
-    at: &At,
-) -> Result<VersionId, BranchError> {
+pub(super) fn find(shared: &Shared, cell: &Arc<Cell>, at: &At) -> Result<VersionId, BranchError> {
     let versions = versions(shared, cell)?;
     match at {
         At::Version(text) => {
             let id: VersionId = text.parse()?;
             versions.iter().find(|version| version.id == id).map(|version| version.id).ok_or_else(
-                || BranchError::UnknownVersion { branch: cell.name.clone(), version: id.to_string() },
+                || BranchError::UnknownVersion {
+                    branch: cell.name.clone(),
+                    version: id.to_string(),
+                },
             )
         }
         At::Time(text) => {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::BranchError;
 use super::cell::{Attach, Cell, ClientCount, Patience, ended};
 use super::life::Life;
 use super::shared::Shared;
 use super::state::State;
-use super::BranchError;
 use crate::base::ids::{BranchId, Epoch};
 use crate::base::limits::WAKE_WAIT;
 use crate::base::name::Name;

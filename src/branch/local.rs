@@ -34,11 +34,7 @@ impl Layout {
     pub(super) fn new(data: &Path, server: impl Display) -> Result<Self, BranchError> {
         let inside = data.join("run");
         let fits = inside.as_os_str().len() + SOCKET_TAIL_BYTES <= SOCKET_PATH_BYTES_MAX;
-        let run = if fits {
-            inside
-        } else {
-            std::env::temp_dir().join(format!("argon-{server}"))
-        };
+        let run = if fits { inside } else { std::env::temp_dir().join(format!("argon-{server}")) };
         let layout = Self { data: data.to_owned(), run };
         for dir in [&layout.data.join("work"), &layout.data.join("tmp"), &layout.run] {
             make_private(dir)?;

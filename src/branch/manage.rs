@@ -150,7 +150,8 @@ impl Branches {
     /// # Errors
     /// There is none.
     pub fn show(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
-        view::branch(&self.shared, &self.live(project, branch)?)
+        let cell = self.live(project, branch)?;
+        view::branch(&self.shared, &cell)
     }
 
     /// Suspends a branch; one that sleeps already stays as it is. Returns when its version is

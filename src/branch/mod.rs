@@ -20,6 +20,8 @@ mod save;
 mod seed;
 mod shared;
 mod state;
+#[cfg(test)]
+mod suite;
 mod view;
 mod wake;
 mod watch;

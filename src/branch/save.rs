@@ -117,10 +117,7 @@ async fn stop(
 }
 
 /// What a version records of the mongod that wrote it.
-pub(super) fn facts(
-    shared: &Shared,
-    instance: &Arc<dyn compute::Instance>,
-) -> MongodVersion {
+pub(super) fn facts(shared: &Shared, instance: &Arc<dyn compute::Instance>) -> MongodVersion {
     MongodVersion {
         version: shared.compute.mongod_version().to_owned(),
         fcv: instance.facts().fcv.clone(),

@@ -42,7 +42,11 @@ pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, Bran
         created_at: row.created.to_string(),
         deleted_at: row.deleted.map(|deleted| deleted.to_string()),
         error: row.error,
-        uri: types::connection_uri(&shared.settings.address, cell.project.as_str(), row.name.as_str()),
+        uri: types::connection_uri(
+            &shared.settings.address,
+            cell.project.as_str(),
+            row.name.as_str(),
+        ),
         clients: cell.clients.load(Ordering::Relaxed) as u64,
         in_flight: now.in_flight as u64,
         size_bytes: head.map_or(0, |version| version.total_bytes),

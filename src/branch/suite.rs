@@ -1,0 +1,146 @@
+//! Branches over real parts: a local store, a real mongod.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeout};
+use bson::{Bson, doc};
+
+use super::{BranchError, BranchHandle, Branches, Parts, Settings, Use};
+use crate::base::clock::SystemClock;
+use crate::catalog::Catalog;
+use crate::compute::ProcessCompute;
+use crate::compute::mongod::Search;
+use crate::store::LocalStore;
+use crate::wire::Client;
+
+async fn open(data_dir: &Path) -> Branches {
+    let mongod = tokio::task::spawn_blocking(|| {
+        let setting =
+            std::env::var_os("ARGON_MONGOD").map(|path| (path.into(), "ARGON_MONGOD".into()));
+        Search::of_this_process(setting).unwrap().find_or_fetch(&mut |_| {}).unwrap()
+    });
+    let parts = Parts {
+        catalog: Catalog::open(&data_dir.join("catalog.sqlite")).unwrap(),
+        store: Arc::new(LocalStore::open(&data_dir.join("store")).unwrap()),
+        compute: Arc::new(ProcessCompute::new(mongod.await.unwrap()).await.unwrap()),
+        clock: Arc::new(SystemClock::default()),
+    };
+    let settings = Settings {
+        data_dir: data_dir.to_owned(),
+        idle_timeout: IdleTimeout::Never,
+        address: "127.0.0.1:0".into(),
+        base_key: "base/dump.archive".parse().unwrap(),
+        sample_base: include_bytes!("../../data/base_dump.archive"),
+        cache_gb: 0.25,
+        oplog_mb: 16,
+    };
+    Branches::open(parts, settings).await.unwrap()
+}
+
+fn request(name: &str, source: BranchSource) -> CreateBranch {
+    CreateBranch { name: name.into(), source, idle_timeout: None }
+}
+
+fn at_version(branch: &str, version: &str) -> BranchSource {
+    BranchSource::Branch { branch: branch.into(), at: Some(At::Version(version.into())) }
+}
+
+fn route(branches: &Branches, name: &str) -> BranchHandle {
+    branches.route(None, &name.parse().unwrap()).unwrap()
+}
+
+async fn insert(handle: &BranchHandle, id: i32) {
+    let lease = handle.acquire(Use::Work).await.unwrap();
+    let mut client = Client::connect(lease.socket()).await.unwrap();
+    let insert = doc! { "insert": "things", "documents": [{ "_id": id }],
+    "writeConcern": { "w": "majority", "j": true } };
+    client.command("test", insert).await.unwrap();
+}
+
+async fn count(handle: &BranchHandle) -> i32 {
+    let lease = handle.acquire(Use::Work).await.unwrap();
+    let mut client = Client::connect(lease.socket()).await.unwrap();
+    let reply = client.command("test", doc! { "count": "things" }).await.unwrap();
+    match reply.get("n") {
+        Some(Bson::Int32(n)) => *n,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_wakes_once_sleeps_and_travels() {
+    let dir = tempfile::tempdir().unwrap();
+    let branches = open(dir.path()).await;
+    branches.create_project("demo").await.unwrap();
+    branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
+    let dev = route(&branches, "dev");
+
+    let waits = (0..50).map(|_| async { drop(dev.acquire(Use::Work).await.unwrap()) });
+    futures_util::future::join_all(waits).await;
+    assert_eq!(dev.acquire(Use::Work).await.unwrap().epoch().0, 1, "one wake for fifty");
+
+    insert(&dev, 1).await;
+    let first = branches.suspend("demo", "dev").await.unwrap();
+    assert_eq!(first.state, BranchState::Suspended);
+    insert(&dev, 2).await;
+    let second = branches.suspend("demo", "dev").await.unwrap();
+    assert_ne!(first.head_version, second.head_version);
+    assert_eq!(branches.versions("demo", "dev").unwrap().len(), 3, "its start and two suspends");
+
+    branches.create("demo", request("old", at_version("dev", &first.head_version))).await.unwrap();
+    assert_eq!(count(&route(&branches, "old")).await, 1);
+    assert_eq!(count(&dev).await, 2);
+
+    branches.delete("demo", "dev").await.unwrap();
+    assert!(matches!(dev.acquire(Use::Work).await, Err(BranchError::Deleted { .. })));
+    branches.undelete("demo", "dev").await.unwrap();
+    assert_eq!(count(&route(&branches, "dev")).await, 2);
+    assert!(branches.close().await.is_empty());
+    assert!(matches!(dev.acquire(Use::Work).await, Err(BranchError::Closing)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_vanished_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let branches = open(dir.path()).await;
+    branches.create_project("demo").await.unwrap();
+    branches.create("demo", request("dev", BranchSource::Base)).await.unwrap();
+    let dev = route(&branches, "dev");
+    insert(&dev, 1).await;
+    // As a crash does it: the process is gone, and the catalog says what it said.
+    let life = dev.cell.life().unwrap();
+    life.ended.cancel();
+    life.instance.kill().await;
+    drop((life, dev, branches));
+
+    let branches = open(dir.path()).await;
+    let dev = route(&branches, "dev");
+    assert_eq!(count(&dev).await, 1);
+    let saved = branches.suspend("demo", "dev").await.unwrap();
+    assert_eq!(saved.error, None);
+    assert_eq!(count(&dev).await, 1);
+    branches.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mongod_that_died_is_recovered_by_the_next_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let branches = open(dir.path()).await;
+    branches.create_project("demo").await.unwrap();
+    branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
+    let dev = route(&branches, "dev");
+    insert(&dev, 1).await;
+    let life = dev.cell.life().unwrap();
+    life.instance.kill().await;
+    let died = tokio::time::timeout(Duration::from_secs(30), async {
+        while dev.is_running() {
+            tokio::task::yield_now().await;
+        }
+    });
+    died.await.unwrap();
+    assert!(branches.show("demo", "dev").unwrap().error.unwrap().contains("mongod died"));
+    assert_eq!(count(&dev).await, 1);
+    branches.close().await;
+}

@@ -1,0 +1,152 @@
+//! A directory becomes a version: only what its parent does not have is stored.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::VolumeError;
+use super::index::Index;
+use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
+use super::reference::Reference;
+use super::stretch::{Found, Stretch};
+use super::upload::Upload;
+use super::version::{Cause, MongodVersion, Root, Version};
+use super::{Volumes, keys};
+use crate::base::blocking::blocking;
+use crate::base::ids::{BranchId, VersionId};
+use crate::mount::{Tree, walk};
+use crate::store::StoreError;
+
+/// Stretches of 16 MiB that are read, hashed and compressed at a time. What is new of them is held
+/// in memory: at most 64 MiB.
+const PARALLEL: usize = 4;
+
+/// What a capture is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// The version's id, chosen by the caller so that it can be written down first. Every try takes
+    /// a new one.
+    pub id: VersionId,
+    /// The version that the directory was made from: what did not change since is shared with it.
+    pub parent: Option<VersionId>,
+    /// The branch whose state it is.
+    pub branch: Option<BranchId>,
+    /// Why.
+    pub cause: Cause,
+    /// Whose files these are.
+    pub mongod: MongodVersion,
+    /// What a person calls it.
+    pub label: Option<String>,
+}
+
+impl Volumes {
+    /// Stores a directory that nobody writes to as a version: packs, pages, then the version itself.
+    /// The head is the caller's next step.
+    ///
+    /// # Errors
+    /// Whatever fails, the directory is as it was, the parent too, and the version does not exist,
+    /// or (if the very last write failed in its answer only) exists whole and without a head. A new
+    /// try takes a new id. Safe to cancel likewise.
+    pub async fn capture(
+        &self,
+        directory: &Path,
+        request: Capture,
+    ) -> Result<Version, VolumeError> {
+        let root: Arc<Path> = directory.into();
+        let walked = root.clone();
+        let tree = blocking(move || walk(&walked)).await?;
+        let parent = match request.parent {
+            Some(parent) => Some(self.index(parent).await?),
+            None => None,
+        };
+        let mut upload = Upload::new(self.clone(), request.id);
+        let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
+        let uploaded = upload.finish().await?;
+        let version = Version {
+            id: request.id,
+            parent: request.parent,
+            branch: request.branch,
+            cause: request.cause,
+            label: request.label,
+            created: self.clock.now(),
+            mongod: request.mongod,
+            total_bytes: tree.bytes(),
+            new_bytes: uploaded.new_bytes,
+            stored_bytes: uploaded.stored_bytes,
+        };
+        self.write_root(&Root { version: version.clone(), tree, pages }).await?;
+        Ok(version)
+    }
+
+    async fn write_root(&self, root: &Root) -> Result<(), VolumeError> {
+        let version = root.version.id;
+        let key = keys::version(version);
+        let object = root.seal().map_err(VolumeError::unwritable(&key))?;
+        match self.write_once(&key, object).await {
+            Err(StoreError::Conflict { .. }) => Err(VolumeError::VersionExists { version }),
+            written => written.map_err(VolumeError::store(|| format!("write {key}"))),
+        }
+    }
+}
+
+/// Reads every file in stretches of a page each, some ahead, and stores in the order of the files,
+/// so that what lies together in the directory lies together in the packs.
+async fn store_blocks(
+    root: &Path,
+    tree: &Tree,
+    parent: Option<&Index>,
+    upload: &mut Upload,
+) -> Result<Vec<Vec<Option<Reference>>>, VolumeError> {
+    let moved = Arc::new(parent.map(|parent| moved_blocks(tree, parent)).unwrap_or_default());
+    let mut pages: Vec<Vec<_>> = vec![Vec::new(); tree.files().len()];
+    let mut waiting =
+        tree.files().iter().enumerate().flat_map(|(place, file)| {
+            (0..pages_of(file.bytes)).map(move |page| (place, file, page))
+        });
+    let mut reading = VecDeque::new();
+    loop {
+        while reading.len() < PARALLEL
+            && let Some((place, file, page)) = waiting.next()
+        {
+            let before = parent.and_then(|parent| {
+                let (place, _) = parent.file(file.path.as_str())?;
+                parent.page(place, page as usize)
+            });
+            let stretch = Stretch {
+                path: root.join(file.path.as_str()),
+                name: file.path.as_str().to_owned(),
+                file_bytes: file.bytes,
+                page,
+                before: before.map(|(content, _)| content.clone()),
+                moved: moved.clone(),
+            };
+            reading.push_back((place, page, before, blocking(move || stretch.read())));
+        }
+        let Some((place, page, before, read)) = reading.pop_front() else { return Ok(pages) };
+        let mut slots = Vec::with_capacity(PAGE_BLOCKS);
+        for block in read.await? {
+            slots.push(match block {
+                Found::Zero => None,
+                Found::Known(reference) => Some(reference),
+                Found::New(block) => Some(upload.block(&block).await?),
+            });
+        }
+        let page = Page::new(covered_by(tree.files()[place].bytes, page), slots);
+        pages[place].push(match before {
+            _ if page.is_zero() => None,
+            Some((same, reference)) if **same == page => Some(*reference),
+            _ => Some(upload.page(&page)?),
+        });
+    }
+}
+
+/// The parent's blocks in files that are gone: what was renamed, or rotated as a journal is, is
+/// recognised by its content.
+fn moved_blocks(tree: &Tree, parent: &Index) -> HashMap<blake3::Hash, Reference> {
+    let here: HashSet<_> = tree.files().iter().map(|file| &file.path).collect();
+    let files = parent.root.tree.files().iter().enumerate();
+    let gone = files.filter(|(_, file)| !here.contains(&file.path));
+    gone.flat_map(|(place, _)| parent.blocks(place))
+        .map(|block| (block.reference.frame.hash, block.reference))
+        .collect()
+}
