@@ -12,3 +12,4 @@ pub mod compute;
 pub mod mount;
 pub mod store;
 pub mod volume;
+pub mod wire;
