@@ -20,7 +20,7 @@ use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::name::Name;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::Head;
+use crate::volume::{Head, Project};
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -40,6 +40,7 @@ impl Branches {
         let server = server_id(&parts)?;
         let layout = Layout::new(&settings.data_dir, server)?;
         let shared = Shared::new(parts, settings, layout, server)?;
+        shared.volumes.prepare().await?;
         seed::empty(&shared).await?;
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
@@ -68,6 +69,12 @@ impl Branches {
             CatalogError::NameTaken { .. } => exists(row.name.clone()),
             other => other.into(),
         })?;
+        // For whoever has the store alone and must make the catalog again.
+        let kept = Project { id: row.id, name: row.name.clone(), created, base };
+        if let Err(error) = self.shared.volumes.save_project(&kept).await {
+            self.shared.catalog.delete_project(row.id)?;
+            return Err(error.into());
+        }
         self.shared.add_project(row.clone());
         info!(project = %row.name, "created a project");
         Ok(view::project(&row))
@@ -93,6 +100,7 @@ impl Branches {
         for deleted in self.shared.catalog.branches(row.id, Deleted::Only)? {
             self.purge_id(deleted.id).await?;
         }
+        self.shared.volumes.delete_project(row.id).await?;
         self.shared.catalog.delete_project(row.id)?;
         self.shared.remove_project(&name);
         Ok(())
