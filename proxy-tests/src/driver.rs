@@ -1,11 +1,16 @@
 //! The Rust driver, and what tests ask through it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use bson::{Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::Client;
+use mongodb::event::EventHandler;
+use mongodb::event::sdam::SdamEvent;
+use mongodb::options::ClientOptions;
 use sha2::{Digest, Sha256};
 
 /// A collection as tests compare it.
@@ -22,6 +27,19 @@ pub struct Contents {
 /// Connects, which sends nothing yet.
 pub async fn connect(uri: &str) -> Result<Client> {
     Client::with_uri_str(uri).await.with_context(|| format!("read the URI {uri}"))
+}
+
+/// Connects, and counts the heartbeats that are answered.
+pub async fn connect_counting_heartbeats(uri: &str) -> Result<(Client, Arc<AtomicU64>)> {
+    let count = Arc::new(AtomicU64::new(0));
+    let counter = count.clone();
+    let mut options = ClientOptions::parse(uri).await.with_context(|| format!("read {uri}"))?;
+    options.sdam_event_handler = Some(EventHandler::callback(move |event| {
+        if matches!(event, SdamEvent::ServerHeartbeatSucceeded(_)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    Ok((Client::with_options(options)?, count))
 }
 
 /// Databases that hold data of a user.

@@ -10,6 +10,7 @@ pub mod binary;
 pub mod cli;
 pub mod driver;
 pub mod machine;
+pub mod obstacle;
 pub mod scenario;
 pub mod server;
 pub mod steps;

@@ -7,13 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
+use argon_admin::types::Branch;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::argon;
 use crate::cli::Cli;
 use crate::machine::{mongods_below, signal};
-use crate::wait::{PATIENCE, eventually};
+use crate::wait::{PATIENCE, eventually, eventually_async};
 
 /// Variables that may say something about the server under test; all others that Argon knows are
 /// taken away, so that a developer's own settings do not change what is tested.
@@ -167,6 +168,31 @@ impl Server {
     /// The command line, speaking to this server.
     pub fn cli(&self) -> Cli {
         Cli::new(&format!("http://{}", self.admin))
+    }
+
+    /// Creates a project.
+    pub fn project(&self, name: &str) -> Result<()> {
+        self.cli().run(&["project", "create", name]).map(drop)
+    }
+
+    /// Creates a branch in the only project.
+    pub fn branch(&self, name: &str, options: &[&str]) -> Result<Branch> {
+        self.cli().json(&[&["branch", "create", name], options].concat())
+    }
+
+    /// How a branch of the only project stands.
+    pub fn show(&self, branch: &str) -> Result<Branch> {
+        self.cli().json(&["branch", "show", branch])
+    }
+
+    /// Waits until a branch stands as it should.
+    pub async fn until(&self, branch: &str, stands: impl Fn(&Branch) -> bool) -> Result<Branch> {
+        let ask = || async {
+            let now = self.show(branch)?;
+            Ok(stands(&now).then_some(now))
+        };
+        let waited = eventually_async(format!("branch {branch} stands as expected"), ask).await;
+        waited.with_context(|| format!("it stands at {:?}", self.show(branch)))
     }
 
     /// The server's process.

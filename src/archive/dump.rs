@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bson::{Document, RawDocumentBuf, doc, rawdoc};
+use bson::{Bson, Document, RawDocumentBuf, doc, rawdoc};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -174,11 +174,14 @@ async fn read_entry(
     namespace: Namespace,
     listed: &Document,
 ) -> Result<Option<Entry>, ArchiveError> {
-    let uuid = listed.get_document("info").and_then(|info| info.get_binary_generic("uuid"));
+    let uuid = match listed.get_document("info").ok().and_then(|info| info.get("uuid")) {
+        Some(Bson::Binary(uuid)) => Some(uuid.bytes.iter().map(|b| format!("{b:02x}")).collect()),
+        _ => None,
+    };
     let mut metadata = Metadata {
         options: listed.get_document("options").cloned().unwrap_or_default(),
         indexes: Vec::new(),
-        uuid: uuid.ok().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        uuid,
         collection_name: namespace.collection.clone(),
         kind: listed.get_str("type").ok().map(str::to_owned),
     };

@@ -15,16 +15,16 @@ use crate::compute::{Cell, Compute, Instance, ProcessCompute};
 use crate::wire::{Client, InsertOptions};
 
 /// A mongod of its own, gone with its data when it is dropped.
-struct Server {
+pub(super) struct Server {
     _instance: Arc<dyn Instance>,
     /// The mongod dies with the thread that forked it, which lives in here.
     _compute: ProcessCompute,
     dir: tempfile::TempDir,
-    client: Client,
+    pub(super) client: Client,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let search = || Search::of_this_process(None).unwrap().find_or_fetch(&mut |_| {}).unwrap();
         let mongod = tokio::task::spawn_blocking(search).await.unwrap();
         let compute = ProcessCompute::new(mongod).await.unwrap();
@@ -40,11 +40,11 @@ impl Server {
         Self { _instance: instance, _compute: compute, dir, client }
     }
 
-    async fn command(&mut self, db: &str, command: Document) -> Document {
+    pub(super) async fn command(&mut self, db: &str, command: Document) -> Document {
         self.client.command(db, command).await.unwrap()
     }
 
-    async fn all(&mut self, db: &str, command: RawDocumentBuf) -> Vec<RawDocumentBuf> {
+    pub(super) async fn all(&mut self, db: &str, command: RawDocumentBuf) -> Vec<RawDocumentBuf> {
         self.client.cursor(db, &command).await.unwrap().collect().await.unwrap()
     }
 
@@ -261,6 +261,17 @@ async fn what_our_dump_writes_our_load_restores() {
     assert_eq!(names[names.len() - 2..], ["admin.system.users", "admin.system.version"]);
     assert_eq!(dumped.documents, 1 + 2 + 30 + 1 + 1 + 1 + 2);
 
+    for Entry { namespace, metadata, .. } in &reader.prelude().entries {
+        let filter = rawdoc! { "name": &*namespace.collection };
+        let list = rawdoc! { "listCollections": 1, "filter": filter };
+        let listed = source.all(&namespace.db, list).await;
+        let uuid = listed[0].get_document("info").unwrap().get_binary("uuid");
+        let uuid = uuid.ok().map(|uuid| hex(uuid.bytes));
+        let metadata = metadata.as_ref().unwrap();
+        assert_eq!(metadata.uuid, uuid, "{namespace}");
+        assert_eq!(uuid.is_some(), metadata.kind.as_deref() == Some("collection"), "{namespace}");
+    }
+
     let mut target = Server::start().await;
     let loaded = target.load(&archive).await.unwrap();
     assert_eq!((loaded.collections, loaded.views, loaded.accounts), (8, 2, 1));
@@ -395,6 +406,54 @@ async fn damage_stops_a_load_and_leaves_no_temporary_users() {
 
     let missing = load(Path::new("/nowhere/dump.archive"), &mut server.client).await.unwrap_err();
     assert_eq!(missing.to_string(), "open archive /nowhere/dump.archive");
+}
+
+#[tokio::test]
+async fn namespaces_that_alternate_are_loaded() {
+    let names = ["a", "b"].map(|name| Namespace::new("d", name));
+    let entry = |namespace: &Namespace| Entry::new(namespace.clone(), Metadata::default());
+    let prelude = Prelude { entries: names.iter().map(entry).collect(), ..Prelude::default() };
+    let mut writer = Writer::new(Vec::new(), &prelude, Compression::None).unwrap();
+    for n in 0..50 {
+        for (times, namespace) in (1..).zip(&names) {
+            for m in 0..times {
+                writer.document(namespace, &rawdoc! { "_id": n * 2 + m }).unwrap();
+            }
+        }
+    }
+    names.iter().for_each(|namespace| writer.end(namespace).unwrap());
+    let mut server = Server::start().await;
+    let loaded = server.load(&writer.finish().unwrap()).await.unwrap();
+    assert_eq!((loaded.collections, loaded.documents), (2, 150));
+    for (collection, count) in [("a", 50), ("b", 100)] {
+        assert_eq!(server.all("d", rawdoc! { "find": collection }).await.len(), count);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_is_named() {
+    let mut server = Server::start().await;
+    let index = |key: Document| vec![doc! { "v": 2, "key": key, "name": "n", "unique": true }];
+    let mut check =
+        async |options: Document, indexes: Vec<Document>, ids: &[i32], expected: &str| {
+            server.command("d", doc! { "dropDatabase": 1 }).await;
+            let namespace = Namespace::new("d", "c");
+            let metadata = Metadata { options, indexes, ..Metadata::default() };
+            let entries = vec![Entry::new(namespace.clone(), metadata)];
+            let prelude = Prelude { entries, ..Prelude::default() };
+            let mut writer = Writer::new(Vec::new(), &prelude, Compression::Gzip).unwrap();
+            for id in ids {
+                writer.document(&namespace, &rawdoc! { "_id": *id, "same": 1 }).unwrap();
+            }
+            writer.end(&namespace).unwrap();
+            let error = server.load(&writer.finish().unwrap()).await.unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        };
+    check(doc! { "unknown": 1 }, vec![], &[], "create d.c").await;
+    check(doc! {}, vec![], &[1, 1], "insert into d.c").await;
+    check(doc! {}, index(doc! { "same": 1 }), &[1, 2], "build the indexes of d.c").await;
+    let view = doc! { "viewOn": "a", "pipeline": [] };
+    check(view, vec![], &[1], "restore d.c: it is a view, and has documents of its own").await;
 }
 
 #[tokio::test]

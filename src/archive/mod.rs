@@ -23,6 +23,8 @@ mod oplog;
 mod plan;
 mod prelude;
 mod reader;
+#[cfg(test)]
+mod sample;
 mod users;
 mod writer;
 
