@@ -1,15 +1,22 @@
 //! Sessions over real branches with scripted mongods: what clients see.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
+use super::Proxy;
 use super::error::ProxyError;
 use super::scripted::{Scene, Visitor};
-use crate::wire::{Header, Msg, MsgFlags, OpCode, encode_msg, read_message};
+use crate::base::clock::SystemClock;
+use crate::base::gauge::Gauge;
+use crate::wire::{Client, Header, Msg, MsgFlags, OpCode, encode_msg, read_message};
 
 fn code(reply: &Document) -> i32 {
     reply.get_i32("code").unwrap_or(0)
@@ -298,7 +305,7 @@ async fn a_load_balanced_client_always_gets_a_service_id() {
     let mut ids = Vec::new();
     for name in ["argon.shop/dev", "argon.dev", "argon.nope", "other"] {
         let (far, _session) = scene.connect();
-        let mut client = crate::wire::Client::over(far);
+        let mut client = Client::over(far);
         for _ in 0..2 {
             let client_document = doc! { "application": { "name": name } };
             let hello = doc! { "hello": 1, "loadBalanced": true, "client": client_document };
@@ -367,6 +374,65 @@ async fn a_drain_lets_the_command_at_hand_finish_and_sends_the_rest_away() {
         session.await.unwrap().unwrap();
         drop(client);
     }
+}
+
+/// A proxy on a port of its own, and the task that serves.
+async fn serving(scene: &Scene) -> (SocketAddr, Gauge, JoinHandle<()>) {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let proxy = Proxy::bind(any_port, Arc::new(SystemClock::default())).await.unwrap();
+    let (address, connections) = (proxy.local_addr(), proxy.connections());
+    let serving = tokio::spawn(proxy.serve(scene.branches.clone(), scene.drain.clone()));
+    (address, connections, serving)
+}
+
+#[tokio::test]
+async fn a_port_outlives_its_worst_clients_and_counts_the_others() {
+    let scene = Scene::new().await;
+    let (address, connections, serving) = serving(&scene).await;
+    for (bytes, answer) in
+        [(&b"GET / HTTP/1.1\r\n\r\n"[..], "HTTP/1.1 400"), (&[0xff; 64], ""), (b"\x30", "")]
+    {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = String::new();
+        // A reset is an end too.
+        let _ = client.read_to_string(&mut got).await;
+        assert!(got.starts_with(answer), "{got}");
+    }
+    let stream = TcpStream::connect(address).await.unwrap();
+    let mut client = Client::over(stream);
+    let metadata = doc! { "application": { "name": "argon.dev" } };
+    client.command("admin", doc! { "hello": 1, "client": metadata }).await.unwrap();
+    client.command("test", doc! { "find": "c" }).await.unwrap();
+    while connections.value() != 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(scene.branches.show("shop", "dev").unwrap().clients, 1);
+    scene.drain.cancel();
+    serving.await.unwrap();
+    assert_eq!(connections.value(), 0);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_command_that_never_ends_does_not_hold_up_the_end() {
+    let scene = Scene::new().await;
+    let (address, connections, serving) = serving(&scene).await;
+    let mut client = Client::over(TcpStream::connect(address).await.unwrap());
+    let metadata = doc! { "application": { "name": "argon.dev" } };
+    client.command("admin", doc! { "hello": 1, "client": metadata }).await.unwrap();
+    client.command("test", doc! { "find": "c" }).await.unwrap();
+    let waiting = tokio::spawn(async move { client.command("test", doc! { "wait": 1 }).await });
+    while scene.branches.show("shop", "dev").unwrap().in_flight == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    scene.drain.cancel();
+    serving.await.unwrap();
+    assert!(waiting.await.unwrap().is_err());
+    assert_eq!(connections.value(), 0);
+    assert_eq!(scene.branches.show("shop", "dev").unwrap().in_flight, 0);
 }
 
 #[tokio::test]
