@@ -95,7 +95,7 @@ impl ApiError {
                 400 => ("malformed_request", 400),
                 422 => ("invalid_request", 422),
                 500.. => ("internal", 500),
-                other => ("refused", other),
+                other => ("malformed_request", other),
             },
         }
     }

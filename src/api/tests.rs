@@ -147,9 +147,11 @@ fn life_of_a_project(client: Client) {
     let old = branch(done(&client, client.create_branch("shop", &new_branch("old", source))));
     assert_eq!(old.origin.unwrap().branch, "dev");
 
-    let base = done(&client, client.set_base(&*archive));
+    let base = done(&client, client.set_base(&*archive, archive.len() as u64));
     assert_eq!(base.result, Some(OperationResult::Base(client.base().unwrap())));
-    assert_eq!(refused(&client, client.set_base(&b"no archive"[..])), "invalid_archive");
+    let base = |bytes: &[u8]| refused(&client, client.set_base(bytes, bytes.len() as u64));
+    assert_eq!(base(b"no archive"), "invalid_archive");
+    assert_eq!(base(&vec![0; LIMIT as usize + 1]), "archive_too_large");
 
     done(&client, client.delete_branch("shop", "old"));
     done(&client, client.delete_branch("shop", "dev"));

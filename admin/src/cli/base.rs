@@ -46,7 +46,7 @@ fn set(session: &Session, path: &Path) -> Result<Answer, CliError> {
     }
     let spinner = Spinner::new("send the archive");
     let sent = Counted { file, spinner: &spinner, bytes: 0, of: metadata.len() };
-    let begun = session.client.set_base(sent)?;
+    let begun = session.client.set_base(sent, metadata.len())?;
     drop(spinner);
     let done = session.follow(begun)?;
     match &done.result {

@@ -75,7 +75,7 @@ fn branch(name: &str) -> Value {
         "id": "b1", "project": "shop", "name": name, "state": "running", "head_version": "v1",
         "origin": {"branch": "main", "version": "v0"}, "idle_timeout": {"after": {"ms": 30_000}},
         "created_at": "long ago", "uri": format!("mongodb://127.0.0.1:1/?appName=argon.shop/{name}"),
-        "clients": 2, "in_flight": 0, "size_bytes": 1536
+        "clients": 2, "in_flight": 0, "size_bytes": 1536, "epoch": 3
     })
 }
 

@@ -72,12 +72,14 @@ impl Http {
         &self,
         path: &str,
         body: &mut dyn Read,
+        bytes: u64,
     ) -> Result<T, ClientError> {
         let sent = self
             .agent
             .put(self.url(path))
             .content_type("application/octet-stream")
-            // Lets the server refuse before the bytes are sent, and its reason be read.
+            // Both let the server refuse before the bytes are sent, and its reason be read.
+            .header(header::CONTENT_LENGTH, bytes)
             .header(header::EXPECT, "100-continue")
             .send(SendBody::from_reader(body));
         self.document(&format!("PUT {path}"), sent)

@@ -124,9 +124,9 @@ impl Client {
         self.http.get("/v1/base")
     }
 
-    /// Sends an archive and begins to make it the base.
-    pub fn set_base(&self, mut archive: impl Read) -> Result<Operation, ClientError> {
-        self.http.upload("/v1/base", &mut archive)
+    /// Sends an archive of `bytes` bytes and begins to make it the base.
+    pub fn set_base(&self, mut archive: impl Read, bytes: u64) -> Result<Operation, ClientError> {
+        self.http.upload("/v1/base", &mut archive, bytes)
     }
 
     /// Operations that the server remembers, the newest first.
