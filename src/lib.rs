@@ -3,6 +3,7 @@
 //! One folder is one room; each may import only the rooms below it (`proxy-tests/tests/tidy.rs`
 //! checks it): app, proxy, api, branch, archive, volume, mount, compute, store, catalog, wire, base.
 
+pub mod api;
 pub mod app;
 pub mod archive;
 pub mod base;
@@ -10,6 +11,7 @@ pub mod branch;
 pub mod catalog;
 pub mod compute;
 pub mod mount;
+pub mod proxy;
 pub mod store;
 pub mod volume;
 pub mod wire;

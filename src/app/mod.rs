@@ -1,4 +1,13 @@
-//! Configuration of the server.
+//! The server as a whole: the only room that knows everyone.
+//!
+//! Job: settings, the data directory, building the rooms, running them, draining them. Not its job:
+//! anything that one room can decide alone.
+//! Invariant: one server at a time has a data directory.
 
 pub mod config;
+mod data_dir;
+mod serve;
 pub mod settings;
+
+pub use data_dir::DataDirError;
+pub use serve::{ServeError, serve};

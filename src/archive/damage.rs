@@ -262,6 +262,20 @@ fn a_deeply_nested_header_does_not_exhaust_the_stack() {
 }
 
 #[test]
+fn an_endless_list_of_namespaces_is_refused() {
+    let header = doc! { "version": "0.1" }.to_vec().unwrap();
+    let entry = doc! { "db": "d", "collection": "a", "metadata": "", "pad": "x".repeat(1 << 24) };
+    let entry = entry.to_vec().unwrap();
+    let endless = std::iter::repeat_n(&*entry, 100);
+    let mut source: Box<dyn std::io::Read> = Box::new(std::io::empty());
+    for part in [&[0x6d, 0xe2, 0x99, 0x81], &*header].into_iter().chain(endless) {
+        source = Box::new(std::io::Read::chain(source, part));
+    }
+    let error = Reader::open(source).map(drop).unwrap_err();
+    assert!(error.to_string().contains("list of namespaces is longer than 67108864"), "{error}");
+}
+
+#[test]
 fn random_mutations_never_panic_and_never_pass_with_other_documents() {
     let sources = [sample(), gzip(&sample()), plain("shop.archive.gz")[..20_000].to_vec()];
     let sound = [read(&sample()).ok(), read(&sample()).ok(), None];

@@ -200,7 +200,7 @@ async fn read_entry(
 }
 
 fn decode(document: &RawDocumentBuf) -> Result<Document, WireError> {
-    let malformed = |source| WireError::Bson { part: "reply", source };
+    let malformed = |source| WireError::Bson { part: "reply", source: Box::new(source) };
     Document::try_from(document).map_err(malformed)
 }
 

@@ -409,6 +409,54 @@ async fn damage_stops_a_load_and_leaves_no_temporary_users() {
 }
 
 #[tokio::test]
+async fn namespaces_that_alternate_are_loaded() {
+    let names = ["a", "b"].map(|name| Namespace::new("d", name));
+    let entry = |namespace: &Namespace| Entry::new(namespace.clone(), Metadata::default());
+    let prelude = Prelude { entries: names.iter().map(entry).collect(), ..Prelude::default() };
+    let mut writer = Writer::new(Vec::new(), &prelude, Compression::None).unwrap();
+    for n in 0..50 {
+        for (times, namespace) in (1..).zip(&names) {
+            for m in 0..times {
+                writer.document(namespace, &rawdoc! { "_id": n * 2 + m }).unwrap();
+            }
+        }
+    }
+    names.iter().for_each(|namespace| writer.end(namespace).unwrap());
+    let mut server = Server::start().await;
+    let loaded = server.load(&writer.finish().unwrap()).await.unwrap();
+    assert_eq!((loaded.collections, loaded.documents), (2, 150));
+    for (collection, count) in [("a", 50), ("b", 100)] {
+        assert_eq!(server.all("d", rawdoc! { "find": collection }).await.len(), count);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_restored_is_named() {
+    let mut server = Server::start().await;
+    let index = |key: Document| vec![doc! { "v": 2, "key": key, "name": "n", "unique": true }];
+    let mut check =
+        async |options: Document, indexes: Vec<Document>, ids: &[i32], expected: &str| {
+            server.command("d", doc! { "dropDatabase": 1 }).await;
+            let namespace = Namespace::new("d", "c");
+            let metadata = Metadata { options, indexes, ..Metadata::default() };
+            let entries = vec![Entry::new(namespace.clone(), metadata)];
+            let prelude = Prelude { entries, ..Prelude::default() };
+            let mut writer = Writer::new(Vec::new(), &prelude, Compression::Gzip).unwrap();
+            for id in ids {
+                writer.document(&namespace, &rawdoc! { "_id": *id, "same": 1 }).unwrap();
+            }
+            writer.end(&namespace).unwrap();
+            let error = server.load(&writer.finish().unwrap()).await.unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        };
+    check(doc! { "unknown": 1 }, vec![], &[], "create d.c").await;
+    check(doc! {}, vec![], &[1, 1], "insert into d.c").await;
+    check(doc! {}, index(doc! { "same": 1 }), &[1, 2], "build the indexes of d.c").await;
+    let view = doc! { "viewOn": "a", "pipeline": [] };
+    check(view, vec![], &[1], "restore d.c: it is a view, and has documents of its own").await;
+}
+
+#[tokio::test]
 async fn a_full_disk_ends_a_dump() {
     struct Full(u32);
     impl Write for Full {

@@ -9,8 +9,9 @@ use super::error::{ArchiveError, Damage};
 use super::ledger::{Account, Ledger};
 use super::prelude::{Entry, Header, Namespace, Prelude};
 
-/// Longest prelude, bytes: some ten thousand collections with all the indexes they may have.
-const PRELUDE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Longest prelude, bytes: a hundred thousand collections with an index or two. All of it is kept,
+/// and takes some times as much when it is parsed.
+const PRELUDE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A reader of one archive, plain or gzip. After an error it is of no further use.
 pub struct Reader<R> {

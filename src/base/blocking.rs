@@ -3,7 +3,7 @@
 use std::panic::resume_unwind;
 
 /// Starts `work` on the runtime's blocking threads, at once; the future waits for it. A panic in it
-/// goes on in the one who waits. Dropping the future does not stop the work.
+/// goes on in the one who waits. Dropping the future does not stop the work. Call it on a runtime.
 pub fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = T> + Send {

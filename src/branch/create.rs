@@ -9,10 +9,11 @@ use super::cell::Cell;
 use super::shared::Shared;
 use super::state::Event;
 use super::{BranchError, history, seed};
+use crate::base::idle;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::name::Name;
-use crate::catalog::{self, BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
-use crate::volume::{self, Head, Origin};
+use crate::catalog::{BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
+use crate::volume::{Head, Origin};
 
 /// What a new branch starts from.
 struct Start {
@@ -41,10 +42,10 @@ pub(super) async fn create(
         head: start.version,
         epoch: Epoch::default(),
         idle_timeout: match request.idle_timeout {
-            None => catalog::IdleTimeout::Default,
-            Some(IdleTimeout::Never) => catalog::IdleTimeout::Never,
+            None => idle::IdleTimeout::Default,
+            Some(IdleTimeout::Never) => idle::IdleTimeout::Never,
             Some(IdleTimeout::After { ms }) => {
-                catalog::IdleTimeout::After(std::time::Duration::from_millis(ms.get()))
+                idle::IdleTimeout::After(std::time::Duration::from_millis(ms.get()))
             }
         },
         created,
@@ -86,11 +87,7 @@ fn head(row: &BranchRow, project: &ProjectRow) -> Head {
             .origin_branch
             .zip(row.origin_version)
             .map(|(branch, version)| Origin { branch, version }),
-        idle_timeout: match row.idle_timeout {
-            catalog::IdleTimeout::Default => volume::IdleTimeout::Default,
-            catalog::IdleTimeout::Never => volume::IdleTimeout::Never,
-            catalog::IdleTimeout::After(time) => volume::IdleTimeout::After(time),
-        },
+        idle_timeout: row.idle_timeout,
     }
 }
 

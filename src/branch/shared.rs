@@ -15,10 +15,11 @@ use super::BranchError;
 use super::cell::Cell;
 use super::local::{Layout, Workspace};
 use crate::base::clock::Clock;
+use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::STARTS_AT_ONCE;
 use crate::base::name::Name;
-use crate::catalog::{self, BranchRow, Catalog, ProjectRow};
+use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Compute, Instance, ServerFacts};
 use crate::store::{Key, Store};
 use crate::volume::Volumes;
@@ -129,9 +130,9 @@ impl Shared {
     /// A branch's idle time-out, the server's where it has none.
     pub(super) fn idle_timeout(&self, row: &BranchRow) -> IdleTimeout {
         match row.idle_timeout {
-            catalog::IdleTimeout::Default => self.settings.idle_timeout,
-            catalog::IdleTimeout::After(time) => IdleTimeout::after(time),
-            catalog::IdleTimeout::Never => IdleTimeout::Never,
+            idle::IdleTimeout::Default => self.settings.idle_timeout,
+            idle::IdleTimeout::After(time) => IdleTimeout::after(time),
+            idle::IdleTimeout::Never => IdleTimeout::Never,
         }
     }
 

@@ -23,7 +23,7 @@ async fn open(data_dir: &Path) -> Branches {
     });
     let parts = Parts {
         catalog: Catalog::open(&data_dir.join("catalog.sqlite")).unwrap(),
-        store: Arc::new(LocalStore::open(&data_dir.join("store")).unwrap()),
+        store: Arc::new(LocalStore::open(data_dir.join("store")).unwrap()),
         compute: Arc::new(ProcessCompute::new(mongod.await.unwrap()).await.unwrap()),
         clock: Arc::new(SystemClock::default()),
     };

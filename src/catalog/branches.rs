@@ -123,7 +123,7 @@ fn write(connection: &Connection, sql: &str, branch: &BranchRow) -> rusqlite::Re
         branch.name.as_str(),
         branch.head.to_string(),
         branch.epoch.0,
-        branch.idle_timeout.to_column(),
+        branch.idle_timeout.to_ms(),
         branch.created.unix_ms(),
         branch.deleted.map(|time| time.unix_ms()),
         text(branch.origin_branch),
@@ -139,9 +139,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::base::idle::IdleTimeout;
     use crate::base::ids::{Epoch, VersionId};
+    use crate::catalog::LocalData;
     use crate::catalog::testing::{Bench, name};
-    use crate::catalog::{IdleTimeout, LocalData};
 
     #[test]
     fn every_column_is_read_back_as_it_was_written() {

@@ -23,7 +23,7 @@ use rusqlite::Connection;
 
 pub use branches::Deleted;
 pub use error::CatalogError;
-pub use rows::{BranchRow, IdleTimeout, LocalData, ProjectRow, VersionRow};
+pub use rows::{BranchRow, LocalData, ProjectRow, VersionRow};
 
 /// An open catalog.
 pub struct Catalog {

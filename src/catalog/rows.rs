@@ -1,12 +1,12 @@
 //! The rows, and how they are read from and written to SQLite.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, ToSql};
 
 use crate::base::clock::Timestamp;
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
 
@@ -50,17 +50,6 @@ pub struct BranchRow {
     pub local: LocalData,
     /// The last failure that is not yet repaired, for people to read.
     pub error: Option<String>,
-}
-
-/// How long a branch may be idle before it is suspended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdleTimeout {
-    /// As long as the server's default says.
-    Default,
-    /// This long; kept to the millisecond, at least one.
-    After(Duration),
-    /// For ever.
-    Never,
 }
 
 /// Whether a working directory holds writes that no version has.
@@ -129,7 +118,7 @@ impl BranchRow {
             name: parsed(row, "name")?,
             head: parsed(row, "head")?,
             epoch: Epoch(row.get("epoch")?),
-            idle_timeout: IdleTimeout::from_column(row.get("idle_timeout_ms")?),
+            idle_timeout: IdleTimeout::from_ms(row.get("idle_timeout_ms")?),
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             deleted: row.get::<_, Option<u64>>("deleted_ms")?.map(Timestamp::from_unix_ms),
             origin_branch: parsed_or_null(row, "origin_branch")?,
@@ -161,25 +150,6 @@ impl VersionRow {
             mongod_version: row.get("mongod_version")?,
             fcv: row.get("fcv")?,
         })
-    }
-}
-
-impl IdleTimeout {
-    /// NULL is the default and 0 never, as the schema says.
-    pub(super) fn to_column(self) -> Option<i64> {
-        match self {
-            Self::Default => None,
-            Self::Never => Some(0),
-            Self::After(time) => Some(i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1)),
-        }
-    }
-
-    fn from_column(ms: Option<u64>) -> Self {
-        match ms {
-            None => Self::Default,
-            Some(0) => Self::Never,
-            Some(ms) => Self::After(Duration::from_millis(ms)),
-        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use tempfile::TempDir;
 
-use super::{BranchRow, Catalog, IdleTimeout, LocalData, ProjectRow, VersionRow};
+use super::{BranchRow, Catalog, LocalData, ProjectRow, VersionRow};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
 

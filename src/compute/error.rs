@@ -75,7 +75,7 @@ impl Exit {
         Self { status: status.ok(), log }
     }
 
-    pub(super) fn unknown() -> Self {
+    pub(crate) fn unknown() -> Self {
         Self { status: None, log: PathBuf::new() }
     }
 

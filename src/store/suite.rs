@@ -8,6 +8,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::{Condition, ETag, Key, LIST_PAGE, Store, StoreError};
+use crate::base::parallel::parallel;
 
 /// Runs the whole suite on `store`, which must be empty.
 pub async fn all(store: Arc<dyn Store>) {
@@ -20,7 +21,7 @@ pub async fn all(store: Arc<dyn Store>) {
     let tag = store.write(&key("race/matches"), "0".into(), Condition::Always).await.unwrap();
     one_of_many_wins(&store, Condition::Matches(tag), "race/matches").await;
     readers_never_see_a_part(&store).await;
-    lists(&*store).await;
+    lists(&store).await;
 }
 
 /// `text` as a key.
@@ -163,17 +164,19 @@ async fn readers_never_see_a_part(store: &Arc<dyn Store>) {
     store.delete(&name).await.unwrap();
 }
 
-async fn lists(store: &dyn Store) {
+async fn lists(store: &Arc<dyn Store>) {
     // In the order of the bytes of the whole key: `-` and `.` come before `/`, `0` after it. A
     // directory cannot hold both `l/a` and `l/a/b`; no key of Argon is the beginning of another.
     let few = ["l/a-b", "l/a.b", "l/a/b", "l/a0", "l/b/c/d", "m", "packs/0"];
     let mut many: Vec<String> = (0..LIST_PAGE + 5).map(|n| format!("many/{n:05}")).collect();
     many.extend(few.iter().map(|name| (*name).to_owned()));
     many.sort();
-    for name in &many {
-        store.write(&key(name), Bytes::new(), Condition::Absent).await.unwrap();
-    }
-    assert_eq!(listed(store, "").await, many);
+    let writes = many.iter().map(|name| {
+        let (store, key) = (store.clone(), key(name));
+        async move { store.write(&key, Bytes::new(), Condition::Absent).await }
+    });
+    parallel(64, writes.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(listed(&**store, "").await, many);
     let last = key(&format!("many/{:05}", LIST_PAGE + 4));
     for (prefix, after, wanted) in [
         ("l/", None, &["l/a-b", "l/a.b", "l/a/b", "l/a0", "l/b/c/d"][..]),
@@ -191,8 +194,10 @@ async fn lists(store: &dyn Store) {
         let keys: Vec<_> = page.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(keys, wanted, "{prefix} after {after:?}");
     }
-    for name in &many {
-        store.delete(&key(name)).await.unwrap();
-    }
-    assert_eq!(listed(store, "").await, Vec::<String>::new());
+    let deletes = many.iter().map(|name| {
+        let (store, key) = (store.clone(), key(name));
+        async move { store.delete(&key).await }
+    });
+    parallel(64, deletes.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(listed(&**store, "").await, Vec::<String>::new());
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zstd::bulk::Decompressor;
 
 use super::error::VolumeError;
-use super::format::FormatError;
+use super::format::{FormatError, exactly};
 use super::keys;
 use super::pack::PackKind;
 use super::reference::Reference;
@@ -77,6 +77,9 @@ pub async fn fetch(
         let (start, end, first) = (range.start, range.end, name(&batch.wanted[0]));
         format!("read bytes {start} to {end} of {key}, from {first} on")
     }))?;
+    // A store may break its promise; a short body must not become a panic below.
+    exactly((batch.end - batch.start) as usize, &stored)
+        .map_err(VolumeError::damaged(&key, "the bytes that the store gave for a range"))?;
     let (start, wanted) = (batch.start, batch.wanted.clone());
     let decoded = blocking(move || decode(&stored, start, &wanted));
     decoded.await.map_err(|(bad, source)| {

@@ -17,10 +17,9 @@ use super::page::{PAGE_COVERS, Page};
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::testing::{head, volumes};
 use super::version::Root;
-use super::{
-    Cause, Head, IdleTimeout, LAYOUT, Marker, MongodVersion, Origin, Project, Version, keys,
-};
+use super::{Cause, Head, LAYOUT, Marker, MongodVersion, Origin, Project, Version, keys};
 use crate::base::clock::Timestamp;
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
@@ -51,9 +50,7 @@ fn full_head() -> Head {
 /// The files of the example's volume: one small, one that has pages with and without blocks.
 fn files() -> [(&'static str, Vec<u8>); 2] {
     let mut large = vec![0; LARGE_BYTES as usize];
-    for block in [0, 2, 600] {
-        // From the 600th block on nothing is there but the file's last page.
-        let at = (block * BLOCK_BYTES).min(LARGE_BYTES as usize - 70_000);
+    for at in [0, 2 * BLOCK_BYTES, 2 * PAGE_COVERS as usize] {
         large[at..at + 3].copy_from_slice(b"wt!");
     }
     large[LARGE_BYTES as usize - 1] = b'.';
@@ -76,8 +73,9 @@ fn example() -> Example {
     for (_, content) in files() {
         let of_file = content.chunks(PAGE_COVERS as usize).map(|stretch| {
             let blocks = stretch.chunks(BLOCK_BYTES);
+            let zeroes = [0; BLOCK_BYTES];
             let slots = blocks
-                .map(|block| block.iter().any(|b| *b != 0).then(|| packs.push(&encode(block))));
+                .map(|block| (block != &zeroes[..block.len()]).then(|| packs.push(&encode(block))));
             let page = Page::new(stretch.len() as u32, slots.collect());
             (!page.is_zero()).then(|| pages.push(&encode(&page.encode())))
         });

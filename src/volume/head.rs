@@ -1,15 +1,14 @@
 //! Branch heads: the one object of a branch that changes, and who may change it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, Kind};
 use super::error::VolumeError;
 use super::format::{FormatError, ms, optional_ms};
 use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::base::name::Name;
 use crate::store::{Condition, ETag, StoreError};
@@ -58,45 +57,6 @@ pub struct Origin {
     pub branch: BranchId,
     /// Its version.
     pub version: VersionId,
-}
-
-/// After how long without work a branch is suspended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IdleTimeout {
-    /// As the server is set.
-    #[default]
-    Default,
-    /// After this, which is not zero; kept in whole milliseconds.
-    After(Duration),
-    /// Only when asked.
-    Never,
-}
-
-impl IdleTimeout {
-    fn is_default(&self) -> bool {
-        *self == Self::Default
-    }
-}
-
-impl Serialize for IdleTimeout {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Default => serializer.serialize_none(),
-            Self::Never => serializer.serialize_u64(0),
-            // 0 would say never; nobody means that by less than a millisecond.
-            Self::After(idle) => serializer.serialize_u64((idle.as_millis() as u64).max(1)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for IdleTimeout {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        Ok(match Option::<u64>::deserialize(input)? {
-            None => Self::Default,
-            Some(0) => Self::Never,
-            Some(ms) => Self::After(Duration::from_millis(ms)),
-        })
-    }
 }
 
 impl Head {
@@ -197,6 +157,8 @@ fn fenced(head: &Head, found: Option<&Head>) -> VolumeError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::volume::testing::{Faults, When, head, volumes};
 

@@ -50,7 +50,7 @@ pub use capture::Capture;
 pub use check::Checked;
 pub use error::VolumeError;
 pub use format::FormatError;
-pub use head::{Head, IdleTimeout, Origin};
+pub use head::{Head, Origin};
 pub use project::Project;
 pub use restore::Restored;
 pub use version::{Cause, MongodVersion, Version};

@@ -15,6 +15,9 @@ pub const PACK_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// A pack with this many bytes of frames and table is finished.
 pub const PACK_BYTES_TARGET: usize = 8 * 1024 * 1024;
 
+/// How far the frame that makes a pack full, with the rest of the table, can go beyond that.
+const PACK_BYTES_BEYOND: usize = 128 * 1024;
+
 const HEAD_MAGIC: [u8; 8] = *b"ARGNPACK";
 const TAIL_MAGIC: [u8; 8] = *b"ARGNTAIL";
 const FORMAT_VERSION: u16 = 1;
@@ -47,7 +50,10 @@ pub struct PackWriter {
 impl PackWriter {
     /// An empty pack.
     pub fn new(kind: PackKind, id: PackId) -> Self {
-        Self { id, bytes: header(kind, id).to_vec(), table: Vec::new() }
+        // All that it will ever need, at once: untouched memory costs nothing, growing copies.
+        let mut bytes = Vec::with_capacity(PACK_BYTES_TARGET + PACK_BYTES_BEYOND);
+        bytes.extend(header(kind, id));
+        Self { id, bytes, table: Vec::new() }
     }
 
     /// Its id.

@@ -11,8 +11,10 @@ use crate::base::limits::BLOCK_BYTES;
 /// Largest content of a frame, bytes.
 pub const RAW_BYTES_MAX: u32 = BLOCK_BYTES as u32;
 
-/// How hard blocks and pages are compressed.
-pub const ZSTD_LEVEL: i32 = 1;
+/// How hard blocks and pages are compressed. Of a 150 MB database of orders, level 1 makes 114 MB, 2
+/// 111, 3 110; collections are compressed by WiredTiger already, but indexes shrink 1.6, 2.3 and 2.7
+/// times. Level 2 takes hardly longer than 1, level 3 half as long again.
+pub const ZSTD_LEVEL: i32 = 2;
 
 /// How a frame's bytes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,12 +175,15 @@ impl Encoded {
         hash: blake3::Hash,
         compressor: &mut Compressor<'_>,
     ) -> Result<Self, FormatError> {
-        let zstd = compressor.compress(content).map_err(FormatError::invalid)?;
-        let (encoding, bytes) = if zstd.len() < content.len() {
-            (Encoding::Zstd, zstd.into())
+        // Compressed aside and copied: zstd wants room for the worst case, and these wait in memory.
+        let mut room = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
+        compressor.compress_to_buffer(content, &mut room).map_err(FormatError::invalid)?;
+        let (encoding, stored) = if room.len() < content.len() {
+            (Encoding::Zstd, &room[..])
         } else {
-            (Encoding::Raw, Bytes::copy_from_slice(content))
+            (Encoding::Raw, content)
         };
+        let bytes = Bytes::copy_from_slice(stored);
         Ok(Self { raw: content.len() as u32, encoding, hash, bytes })
     }
 }

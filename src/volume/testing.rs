@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capture, Cause, Head, IdleTimeout, MongodVersion, Volumes};
+use super::{Capture, Cause, Head, MongodVersion, Volumes};
 use crate::base::clock::{SystemClock, Timestamp};
+use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::store::{Condition, ETag, Key, Listed, LocalStore, Object, Store, StoreError};
 

@@ -34,6 +34,12 @@ impl<S> Client<S> {
         Self { stream, last_request_id: 0 }
     }
 
+    /// The connection itself, for what this client does not do.
+    #[cfg(test)]
+    pub(crate) fn stream(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// The connection, with nothing of it read ahead.
     pub fn into_inner(self) -> S {
         self.stream

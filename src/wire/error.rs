@@ -46,7 +46,7 @@ pub enum WireError {
         part: &'static str,
         /// What the BSON reader found.
         #[source]
-        source: bson::error::Error,
+        source: Box<bson::error::Error>,
     },
     /// The socket failed.
     #[error("{doing}")]
@@ -107,11 +107,11 @@ impl WireError {
         matches!(self, Self::Io { .. } | Self::Cut { .. } | Self::WrongReply { .. })
     }
 
-    pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing: doing.into(), source }
     }
 
-    pub(super) fn bson(part: &'static str) -> impl FnOnce(bson::error::Error) -> Self {
-        move |source| Self::Bson { part, source }
+    pub(crate) fn bson(part: &'static str) -> impl FnOnce(bson::error::Error) -> Self {
+        move |source| Self::Bson { part, source: Box::new(source) }
     }
 }

@@ -1,0 +1,193 @@
+//! Routes of branches.
+
+use argon_admin::types::{
+    self, Branch, CreateBranch, List, Operation, OperationKind, Problem, Version,
+};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::error::ApiError;
+use super::state::{Accepted, App, Reply};
+use super::stream;
+use crate::branch::Deleted;
+
+/// What a list of branches may be asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
+    /// Live branches, which is the default, or deleted ones.
+    #[serde(default)]
+    #[param(inline)]
+    deleted: types::Deleted,
+}
+
+/// A project's name and a branch's.
+type Names = Path<(String, String)>;
+
+/// List a project's branches by name, or its deleted ones by the time of their deletion
+#[utoipa::path(get, path = "/v1/projects/{project}/branches", tag = "branches",
+    params(("project" = String, Path, description = "Its name"), ListQuery),
+    responses(
+    (status = 200, description = "The branches", body = List<Branch>),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    Query(query): Query<ListQuery>,
+) -> Reply<List<Branch>> {
+    let deleted = match query.deleted {
+        types::Deleted::Without => Deleted::Without,
+        types::Deleted::Only => Deleted::Only,
+    };
+    Ok(Json(List { items: app.branches.list(&project, deleted)? }))
+}
+
+/// Create a branch
+#[utoipa::path(post, path = "/v1/projects/{project}/branches", tag = "branches",
+    params(("project" = String, Path, description = "Its project")),
+    request_body = CreateBranch, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    Json(request): Json<CreateBranch>,
+) -> Result<Accepted, ApiError> {
+    let name = request.name.clone();
+    app.begin(OperationKind::CreateBranch, project, name, async |branches, project, _| {
+        branches.create(&project, request).await
+    })
+}
+
+/// Show one branch
+#[utoipa::path(get, path = "/v1/projects/{project}/branches/{branch}", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 200, description = "The branch", body = Branch),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn show(State(app): State<App>, Path((project, branch)): Names) -> Reply<Branch> {
+    Ok(Json(app.branches.show(&project, &branch)?))
+}
+
+/// Delete a branch; its last state becomes a version first
+#[utoipa::path(delete, path = "/v1/projects/{project}/branches/{branch}", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::DeleteBranch, project, branch, async |branches, project, branch| {
+        branches.delete(&project, &branch).await
+    })
+}
+
+/// Make a branch's changes a version and stop its process
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/suspend", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn suspend(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::SuspendBranch, project, branch, async |branches, project, branch| {
+        branches.suspend(&project, &branch).await
+    })
+}
+
+/// Start a branch's process
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/resume", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn resume(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::ResumeBranch, project, branch, async |branches, project, branch| {
+        branches.resume(&project, &branch).await
+    })
+}
+
+/// Bring a deleted branch back
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/undelete", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its id, or its name for the one that was deleted last")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn undelete(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.begin(OperationKind::UndeleteBranch, project, branch, async |branches, project, branch| {
+        branches.undelete(&project, &branch).await
+    })
+}
+
+/// Give up a deleted branch for good
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/purge", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its id, or its name for the one that was deleted last")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn purge(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.begin(OperationKind::PurgeBranch, project, branch, async |branches, project, branch| {
+        branches.purge(&project, &branch).await
+    })
+}
+
+/// List a branch's versions, the oldest first
+#[utoipa::path(get, path = "/v1/projects/{project}/branches/{branch}/versions", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 200, description = "The versions", body = List<Version>),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn versions(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Reply<List<Version>> {
+    Ok(Json(List { items: app.branches.versions(&project, &branch)? }))
+}
+
+/// Get an archive of a branch, as `mongodump --archive --gzip` writes; it wakes the branch
+#[utoipa::path(get, path = "/v1/projects/{project}/branches/{branch}/dump", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 200, description = "The archive; a connection that is cut is one that failed",
+     body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn dump(State(app): State<App>, Path((project, branch)): Names) -> Response {
+    let (writer, sender, receiver) = stream::channel();
+    app.operations.spawn(async move {
+        if let Err(error) = app.branches.dump(&project, &branch, writer).await {
+            tracing::warn!(project, branch, error = error.chain(), "a dump broke off");
+            sender.fail(error.into()).await;
+        }
+    });
+    receiver.into_response().await
+}

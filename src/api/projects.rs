@@ -1,0 +1,62 @@
+//! Routes of projects.
+
+use argon_admin::types::{
+    CreateProject, List, Operation, OperationKind, OperationResult, Problem, Project,
+};
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::error::ApiError;
+use super::operations::Subject;
+use super::state::{Accepted, App};
+
+/// List the projects, by name
+#[utoipa::path(get, path = "/v1/projects", tag = "projects", responses(
+    (status = 200, description = "The projects", body = List<Project>),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list(State(app): State<App>) -> Json<List<Project>> {
+    Json(List { items: app.branches.projects() })
+}
+
+/// Create a project, which loads the base where that was not done yet
+#[utoipa::path(post, path = "/v1/projects", tag = "projects", request_body = CreateProject, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create(
+    State(app): State<App>,
+    Json(request): Json<CreateProject>,
+) -> Result<Accepted, ApiError> {
+    let branches = app.branches.clone();
+    let subject = subject(OperationKind::CreateProject, &request.name);
+    let work = async move {
+        let project = branches.create_project(&request.name).await?;
+        Ok(Some(OperationResult::Project(project)))
+    };
+    app.operations.start(subject, work).map(Accepted)
+}
+
+/// Delete a project that has no live branches, its deleted ones with it
+#[utoipa::path(delete, path = "/v1/projects/{project}", tag = "projects",
+    params(("project" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(project): Path<String>,
+) -> Result<Accepted, ApiError> {
+    let branches = app.branches.clone();
+    let subject = subject(OperationKind::DeleteProject, &project);
+    let work = async move {
+        branches.delete_project(&project).await?;
+        Ok(None)
+    };
+    app.operations.start(subject, work).map(Accepted)
+}
+
+fn subject(kind: OperationKind, project: &str) -> Subject {
+    Subject { kind, name: project.to_owned(), progress: Box::new(|| None) }
+}

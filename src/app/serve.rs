@@ -1,0 +1,200 @@
+//! Builds the server from its rooms, runs it, and stops it so that nothing is lost.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use argon_admin::types;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::config::{Config, Ready};
+use super::data_dir::{DataDir, DataDirError};
+use crate::api::{self, Api, ApiError};
+use crate::base::clock::{Clock, SystemClock};
+use crate::branch::{BranchError, Branches, Parts, Settings};
+use crate::catalog::{Catalog, CatalogError};
+use crate::compute::mongod::Mongod;
+use crate::compute::{ComputeError, ProcessCompute};
+use crate::proxy::{Proxy, ProxyError};
+use crate::store::{Key, LocalStore, StoreError};
+
+/// What new projects start from as long as nobody says otherwise.
+static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");
+
+/// WiredTiger's cache of each mongod, GB: its minimum, since a branch's neighbours are many.
+const CACHE_GB: f64 = 0.25;
+
+/// Size of the oplog of new volumes, MB: what every boot samples, so it is kept small.
+const OPLOG_MB: u32 = 128;
+
+/// The process was told twice to stop: 128 + SIGINT, as shells count.
+const EXIT_STOPPED_TWICE: i32 = 130;
+
+/// Why the server does not run, or did not stop well.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "the variants are named for the rooms they come from")]
+pub enum ServeError {
+    #[error("start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error("open the catalog")]
+    Catalog(#[from] CatalogError),
+    #[error("open the store")]
+    Store(#[from] StoreError),
+    #[error("prepare to run mongod")]
+    Compute(#[from] ComputeError),
+    #[error("prepare the branches")]
+    Branches(#[from] BranchError),
+    #[error("listen for drivers")]
+    Proxy(#[from] ProxyError),
+    #[error("listen for the admin API")]
+    Api(#[from] ApiError),
+    #[error("say that the server listens")]
+    Announce(#[source] io::Error),
+    #[error("{0} branches could not be saved; their writes are kept in {dir}", dir = .1.display())]
+    NotSaved(usize, PathBuf),
+}
+
+impl ServeError {
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::DataDir(error) => Some(error.hint().to_owned()),
+            Self::Catalog(CatalogError::TooNew { .. }) => {
+                Some("run the Argon that wrote it, or give another --data-dir".into())
+            }
+            Self::Branches(error) => error.hint(),
+            Self::Proxy(_) => Some("take another address: --listen, port 0 picks a free one".into()),
+            Self::Api(_) => {
+                Some("take another address: --admin-listen, port 0 picks a free one".into())
+            }
+            Self::NotSaved(..) => {
+                Some("start the server again on the same data directory: it saves them".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// It cannot start, or a branch could not be saved at the end.
+pub fn serve(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(ServeError::Runtime)?;
+    runtime.block_on(run(config, mongod))
+}
+
+async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+    let stop = stop_on_signal()?;
+    let data_dir = DataDir::take(&config.data_dir)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    // Bound before the branches are there: a client of the first seconds waits, it is not refused.
+    let proxy = Proxy::bind(config.listen, clock.clone()).await?;
+    let api = Api::bind(config.admin_listen).await?;
+    let connections = proxy.connections();
+    let about = api::Settings {
+        listen: proxy.local_addr(),
+        data_dir: data_dir.path().to_owned(),
+        mongod: types::Mongod {
+            path: mongod.path.display().to_string(),
+            version: mongod.version.clone(),
+        },
+        clock: clock.clone(),
+        connections: Box::new(move || connections.value() as u64),
+        archive_bytes_max: api::ARCHIVE_BYTES_MAX,
+    };
+    let branches = open(&config, mongod, &data_dir, &proxy, clock).await?;
+    announce(&config, &proxy, &api, &data_dir).map_err(ServeError::Announce)?;
+    tokio::join!(
+        proxy.serve(branches.clone(), stop.clone()),
+        api.serve(branches.clone(), about, stop.clone()),
+    );
+    info!("stopping: saving the branches");
+    match branches.close().await.len() {
+        0 => Ok(()),
+        failed => Err(ServeError::NotSaved(failed, data_dir.path().to_owned())),
+    }
+}
+
+async fn open(
+    config: &Config,
+    mongod: Mongod,
+    data_dir: &DataDir,
+    proxy: &Proxy,
+    clock: Arc<dyn Clock>,
+) -> Result<Branches, ServeError> {
+    let path = data_dir.path();
+    let parts = Parts {
+        catalog: Catalog::open(&path.join("catalog.sqlite"))?,
+        store: Arc::new(LocalStore::open(path.join("store"))?),
+        compute: Arc::new(ProcessCompute::new(mongod).await?),
+        clock,
+    };
+    let settings = Settings {
+        data_dir: path.to_owned(),
+        idle_timeout: config.idle_timeout,
+        address: proxy.local_addr().to_string(),
+        base_key: config.base_archive.parse::<Key>()?,
+        sample_base: SAMPLE_BASE,
+        cache_gb: CACHE_GB,
+        oplog_mb: OPLOG_MB,
+    };
+    Ok(Branches::open(parts, settings).await?)
+}
+
+/// The start-up lines: where everything is.
+fn announce(config: &Config, proxy: &Proxy, api: &Api, data_dir: &DataDir) -> io::Result<()> {
+    let (listen, admin) = (proxy.local_addr(), api.local_addr());
+    match config.ready {
+        Ready::Json => {
+            let pid = std::process::id();
+            let line = serde_json::json!({
+                "listen": listen.to_string(), "admin": admin.to_string(), "pid": pid,
+            });
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{line}")?;
+            stdout.flush()
+        }
+        Ready::Text => {
+            eprintln!("argon {} is ready", env!("CARGO_PKG_VERSION"));
+            eprintln!("  drivers    mongodb://{listen}");
+            eprintln!("  admin API  http://{admin}");
+            eprintln!("  data       {}", data_dir.path().display());
+            eprintln!("next: `argon project create NAME`, then `argon branch create dev`");
+            eprintln!("Ctrl-C stops the server and saves every branch");
+            Ok(())
+        }
+    }
+}
+
+/// The first SIGTERM or SIGINT begins the drain; a second one ends the process at once, and the
+/// next start recovers what that leaves.
+fn stop_on_signal() -> Result<CancellationToken, ServeError> {
+    let mut term = signal(SignalKind::terminate()).map_err(ServeError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Runtime)?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                warn!("told to stop twice: ending at once; the next start recovers the branches");
+                std::process::exit(EXIT_STOPPED_TWICE);
+            }
+            info!("told to stop: draining; once more ends the server at once");
+            stopping.cancel();
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,30 @@
+//! A client's way to its branch: the listener, and one session for each connection.
+//!
+//! Job: accept, say hello, find the branch that the connection string names, answer here what
+//! needs no server, park the rest until the branch is awake, pass commands and replies on
+//! untouched. Not its job: when and how a branch wakes or sleeps (`branch`), and what a message
+//! looks like (`wire`).
+//! Invariant: a client that sent a whole command is answered as long as its socket lives; only
+//! half a reply, or bytes that are no message, end a connection.
+
+mod address;
+mod back;
+mod class;
+mod connection;
+mod error;
+mod hello;
+mod listener;
+mod opening;
+mod reply;
+mod request;
+mod response;
+#[cfg(test)]
+mod scenes;
+#[cfg(test)]
+mod scripted;
+mod session;
+mod skim;
+
+pub use error::ProxyError;
+pub use listener::Proxy;
+pub use opening::Foreign;

@@ -1,0 +1,262 @@
+//! The replies made here: errors with the labels that tell drivers what is safe to retry, and the
+//! answers to commands that tidy up on a branch where there is nothing to tidy.
+//! Source: drivers' specifications `retryable-writes`, `transactions`; codes: mongod's
+//! `error_codes.yml`.
+
+use std::error::Error;
+
+use bson::raw::cstr;
+use bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+
+use super::address::{ADDRESS_HINT, AddressError};
+use super::class::Cleanup;
+use super::skim::Found;
+use crate::branch::BranchError;
+use crate::wire::WireError;
+
+/// A server's error code and its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code(pub(super) i32, pub(super) &'static str);
+
+impl Code {
+    /// Something is wrong that neither the client nor time can mend.
+    pub(super) const INTERNAL: Self = Self(1, "InternalError");
+    /// The branch cannot be reached now. Drivers retry reads on it, and unlike the codes of a
+    /// server that steps down it does not make them throw their connections away.
+    pub(super) const UNREACHABLE: Self = Self(6, "HostUnreachable");
+    /// The command is not for clients.
+    pub(super) const UNAUTHORIZED: Self = Self(13, "Unauthorized");
+    /// The connection string is wrong: it names no branch, or one that is not there. Not
+    /// NamespaceNotFound, which drivers and tools swallow as "an empty database"; not
+    /// Unauthorized, which makes shells ask for a password.
+    pub(super) const BAD_ADDRESS: Self = Self(72, "InvalidOptions");
+    /// Only where this server itself ends: it makes drivers drop their connections, which is then
+    /// right.
+    pub(super) const SHUTDOWN: Self = Self(91, "ShutdownInProgress");
+    /// The transaction is gone with the life of the branch that it belonged to.
+    pub(super) const NO_TRANSACTION: Self = Self(251, "NoSuchTransaction");
+    /// OP_QUERY is for hello alone.
+    pub(super) const OLD_QUERY: Self = Self(352, "UnsupportedOpQueryCommand");
+}
+
+/// An error that a client is told, and its connection lives on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// The code.
+    pub(super) code: Code,
+    /// For people: what is wrong, and what to do.
+    pub(super) message: String,
+    /// Whether the same command may succeed later.
+    pub(super) retry: Retry,
+}
+
+/// Whether the same command may succeed later without anybody changing anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// It will not.
+    Useless,
+    /// It may.
+    Worthwhile(Sent),
+}
+
+/// How much of the command the branch's mongod got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Not all of it, so that it was not executed.
+    No,
+    /// All: it may have been executed.
+    Yes,
+}
+
+impl Refusal {
+    /// The reply's document, labelled for the command that it answers.
+    pub(super) fn document(&self, command: &Found) -> RawDocumentBuf {
+        let Code(code, name) = self.code;
+        let mut reply =
+            rawdoc! { "ok": 0.0, "errmsg": &*self.message, "code": code, "codeName": name };
+        let labels = match self.retry {
+            Retry::Useless => &[],
+            Retry::Worthwhile(sent) => labels(command, sent),
+        };
+        if !labels.is_empty() {
+            let labels: RawArrayBuf = labels.iter().copied().collect();
+            reply.append(cstr!("errorLabels"), labels);
+        }
+        reply
+    }
+
+    /// The connection string names no branch.
+    pub(super) fn of_address(error: &AddressError) -> Self {
+        let message = match error.source() {
+            Some(source) => format!("{error}: {source}; {ADDRESS_HINT}"),
+            None => format!("{error}; {ADDRESS_HINT}"),
+        };
+        Self { code: Code::BAD_ADDRESS, message, retry: Retry::Useless }
+    }
+
+    /// The branch cannot be used, now or ever.
+    pub(super) fn of_branch(error: &BranchError) -> Self {
+        let code = match error {
+            BranchError::Closing => Code::SHUTDOWN,
+            error if error.retryable() => Code::UNREACHABLE,
+            BranchError::Name(_)
+            | BranchError::UnknownProject { .. }
+            | BranchError::NoProject
+            | BranchError::WhichProject { .. }
+            | BranchError::UnknownBranch { .. }
+            | BranchError::Deleted { .. } => Code::BAD_ADDRESS,
+            _ => Code::INTERNAL,
+        };
+        let hint = match code {
+            Code::BAD_ADDRESS => Some(ADDRESS_HINT.to_owned()),
+            _ => error.hint(),
+        };
+        let mut message = error.chain();
+        if let Some(hint) = hint {
+            message = format!("{message}; {hint}");
+        }
+        let retry = match error.retryable() {
+            true => Retry::Worthwhile(Sent::No),
+            false => Retry::Useless,
+        };
+        Self { code, message, retry }
+    }
+
+    /// The branch runs, but its mongod does not do its part.
+    pub(super) fn unreachable(error: &WireError, sent: Sent) -> Self {
+        let mut message = format!("the branch's server broke off: {error}");
+        if let Some(source) = error.source() {
+            message = format!("{message}: {source}");
+        }
+        Self { code: Code::UNREACHABLE, message, retry: Retry::Worthwhile(sent) }
+    }
+
+    /// This server ends before the branch is awake.
+    pub(super) fn shutting_down() -> Self {
+        let message = "the server is shutting down".to_owned();
+        Self { code: Code::SHUTDOWN, message, retry: Retry::Worthwhile(Sent::No) }
+    }
+
+    /// As OP_REPLY has it: old drivers look for `$err`.
+    pub(super) fn query_failure(&self) -> RawDocumentBuf {
+        let mut reply = self.document(&Found::default());
+        reply.append(cstr!("$err"), &*self.message);
+        reply
+    }
+}
+
+/// The labels of an error after which a retry may succeed. Newer drivers retry writes only where
+/// the server says that it is safe.
+fn labels(command: &Found, sent: Sent) -> &'static [&'static str] {
+    let ends_transaction =
+        matches!(command.command.as_deref(), Some("commitTransaction" | "abortTransaction"));
+    match (command.has_txn_number, command.in_transaction, sent) {
+        // These two are retryable writes themselves; whether an earlier try did the work is open.
+        (true, _, _) if ends_transaction => &["RetryableWriteError"],
+        (_, true, _) => &["TransientTransactionError"],
+        (true, false, Sent::Yes) => &["RetryableWriteError"],
+        (true, false, Sent::No) => &["RetryableWriteError", "NoWritesPerformed"],
+        (false, false, _) => &[],
+    }
+}
+
+/// What a branch without a mongod answers to a command that tidies up: what it could name went
+/// with the branch's last life. `command` is its document, where it was small enough to be read.
+pub(super) fn nothing_to_tidy(cleanup: Cleanup, command: Option<&RawDocument>) -> RawDocumentBuf {
+    match cleanup {
+        Cleanup::EndSessions | Cleanup::Logout => rawdoc! { "ok": 1.0 },
+        Cleanup::KillCursors => {
+            let cursors = command.and_then(|command| command.get_array("cursors").ok());
+            let cursors = cursors.map(ToOwned::to_owned).unwrap_or_default();
+            let none = RawArrayBuf::new;
+            rawdoc! {
+                "cursorsKilled": none(),
+                "cursorsNotFound": cursors,
+                "cursorsAlive": none(),
+                "cursorsUnknown": none(),
+                "ok": 1.0,
+            }
+        }
+        Cleanup::AbortTransaction => {
+            let Code(code, name) = Code::NO_TRANSACTION;
+            rawdoc! {
+                "ok": 0.0,
+                "errmsg": "the branch was suspended, and the transaction ended with it",
+                "code": code,
+                "codeName": name,
+                "errorLabels": ["TransientTransactionError"],
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+
+    use super::*;
+
+    #[test]
+    fn labels_say_what_is_safe_to_retry() {
+        const WRITE: &str = "RetryableWriteError";
+        const NONE: &str = "NoWritesPerformed";
+        const TRANSIENT: &str = "TransientTransactionError";
+        type Labels = &'static [&'static str];
+        let rows: [(&str, bool, bool, Labels, Labels); 6] = [
+            // command, txnNumber, autocommit: false, labels when sent, when not sent
+            ("find", false, false, &[], &[]),
+            ("insert", false, false, &[], &[]),
+            ("insert", true, false, &[WRITE], &[WRITE, NONE]),
+            ("insert", true, true, &[TRANSIENT], &[TRANSIENT]),
+            ("commitTransaction", true, true, &[WRITE], &[WRITE]),
+            ("abortTransaction", true, true, &[WRITE], &[WRITE]),
+        ];
+        for (command, has_txn_number, in_transaction, sent, unsent) in rows {
+            let found = Found {
+                command: Some(command.to_owned()),
+                has_txn_number,
+                in_transaction,
+                flags: None,
+            };
+            for (retry, expected) in [
+                (Retry::Worthwhile(Sent::Yes), sent),
+                (Retry::Worthwhile(Sent::No), unsent),
+                (Retry::Useless, &[]),
+            ] {
+                let refusal =
+                    Refusal { code: Code::UNREACHABLE, message: "asleep".to_owned(), retry };
+                let mut wanted = doc! {
+                    "ok": 0.0, "errmsg": "asleep", "code": 6, "codeName": "HostUnreachable",
+                };
+                if !expected.is_empty() {
+                    wanted.insert("errorLabels", expected);
+                }
+                let document = Document::try_from(&*refusal.document(&found)).unwrap();
+                assert_eq!(document, wanted, "{command} {retry:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_to_tidy_on_a_branch_that_sleeps() {
+        let command = rawdoc! { "killCursors": "c", "cursors": [5_i64, 6_i64] };
+        let killed = |cursors: bson::Bson| {
+            doc! {
+                "cursorsKilled": [], "cursorsNotFound": cursors,
+                "cursorsAlive": [], "cursorsUnknown": [], "ok": 1.0,
+            }
+        };
+        let empty = bson::Bson::Array(Vec::new());
+        for (cleanup, command, expected) in [
+            (Cleanup::EndSessions, None, doc! { "ok": 1.0 }),
+            (Cleanup::Logout, None, doc! { "ok": 1.0 }),
+            (Cleanup::KillCursors, Some(&*command), killed(bson::bson!([5_i64, 6_i64]))),
+            (Cleanup::KillCursors, None, killed(empty)),
+        ] {
+            let found = nothing_to_tidy(cleanup, command);
+            assert_eq!(Document::try_from(&*found).unwrap(), expected, "{cleanup:?}");
+        }
+        let aborted = nothing_to_tidy(Cleanup::AbortTransaction, None);
+        assert_eq!(aborted.get_i32("code").unwrap(), 251);
+    }
+}

@@ -1,0 +1,236 @@
+//! mongod's reply on its way to the client: header checked, bytes untouched, in chunks.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Connection;
+use super::error::ProxyError;
+use super::request::unless_stalled;
+use crate::wire::{Header, MsgFlags, OpCode, WireError};
+
+/// Why a reply did not reach the client whole.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// Nobody is left to be answered, or the client has half a reply.
+    Client(ProxyError),
+    /// mongod failed, and the client has nothing of this reply: it can still be told.
+    Branch {
+        /// How it failed.
+        source: WireError,
+        /// What a reply made here must say it answers.
+        answers: i32,
+    },
+}
+
+/// Passes the reply to request `id` on; where it announces that more follow without being asked
+/// for (exhaust), those too. A client that hangs up, and a drain between two of them, end it.
+/// Not cancel safe.
+pub(super) async fn relay_reply<C, B>(
+    branch: &mut Connection<B>,
+    client: &mut Connection<C>,
+    id: i32,
+    drain: &CancellationToken,
+) -> Result<(), Broken>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut answers = id;
+    loop {
+        let announced = select! {
+            announced = announcement(branch, answers) => announced,
+            () = client.closed() => return Err(Broken::Client(ProxyError::HungUp)),
+        };
+        let (header, flags) = announced.map_err(|source| Broken::Branch { source, answers })?;
+        pass_on(branch, client, &header, answers).await?;
+        if !flags.contains(MsgFlags::MORE_TO_COME) {
+            return Ok(());
+        }
+        if drain.is_cancelled() {
+            return Err(Broken::Client(ProxyError::Drained));
+        }
+        answers = header.request_id;
+    }
+}
+
+/// Waits for the beginning of a reply: its header and, where it has some, its flags. Takes
+/// nothing. Cancel safe.
+async fn announcement<B: AsyncRead + AsyncWrite + Unpin>(
+    branch: &mut Connection<B>,
+    answers: i32,
+) -> Result<(Header, MsgFlags), WireError> {
+    let header = branch.header().await?;
+    let header = header.ok_or(WireError::Cut { expected: Header::BYTES, got: 0 })?;
+    if header.response_to != answers || !matches!(header.opcode, OpCode::Msg | OpCode::Reply) {
+        return Err(WireError::WrongReply {
+            request_id: answers,
+            response_to: header.response_to,
+            opcode: header.opcode,
+        });
+    }
+    if header.opcode == OpCode::Reply {
+        return Ok((header, MsgFlags::NONE));
+    }
+    const FLAGS_END: usize = Header::BYTES + 4;
+    if (header.length as usize) < FLAGS_END {
+        return Err(WireError::Malformed { part: "reply", problem: "it has no flags" });
+    }
+    branch.fill_to(FLAGS_END).await?;
+    let flags = branch.ahead()[Header::BYTES..].first_chunk().copied();
+    Ok((header, MsgFlags(u32::from_le_bytes(flags.expect("four bytes were waited for")))))
+}
+
+async fn pass_on<C, B>(
+    branch: &mut Connection<B>,
+    client: &mut Connection<C>,
+    header: &Header,
+    answers: i32,
+) -> Result<(), Broken>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let whole = header.length as usize;
+    let mut left = whole;
+    while left > 0 {
+        let chunk = branch.chunk(left).await.map_err(|source| match left == whole {
+            true => Broken::Branch { source, answers },
+            false => Broken::Client(ProxyError::Torn { source }),
+        })?;
+        left -= chunk.len();
+        unless_stalled(client.write(&chunk)).await.map_err(Broken::Client)?;
+    }
+    unless_stalled(client.flush()).await.map_err(Broken::Client)
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::rawdoc;
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::wire::{ReplyFlags, encode_msg, encode_reply};
+
+    struct Scene {
+        far: DuplexStream,
+        client: Connection<DuplexStream>,
+        branch: Connection<DuplexStream>,
+        mongod: DuplexStream,
+        drain: CancellationToken,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let (far, near) = duplex(1 << 20);
+            let (back, mongod) = duplex(1 << 20);
+            let (client, branch) = (Connection::new(near), Connection::new(back));
+            Self { far, client, branch, mongod, drain: CancellationToken::new() }
+        }
+
+        async fn relay(&mut self) -> Result<(), Broken> {
+            relay_reply(&mut self.branch, &mut self.client, 5, &self.drain).await
+        }
+
+        /// Everything that the client got.
+        async fn got(self) -> Vec<u8> {
+            let Self { mut far, client, .. } = self;
+            drop(client);
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.unwrap();
+            got
+        }
+    }
+
+    fn reply(id: i32, answers: i32, flags: MsgFlags, bytes: usize) -> Vec<u8> {
+        encode_msg(id, answers, flags, &rawdoc! { "ok": 1, "x": "x".repeat(bytes) }).to_vec()
+    }
+
+    #[tokio::test]
+    async fn replies_of_any_size_and_kind_pass_untouched() {
+        let old = encode_reply(9, 5, ReplyFlags::SUCCESS, &rawdoc! { "ok": 1 });
+        for bytes in [
+            reply(9, 5, MsgFlags::NONE, 0),
+            reply(9, 5, MsgFlags::NONE, 500_000),
+            [reply(9, 5, MsgFlags::MORE_TO_COME, 10), reply(10, 9, MsgFlags::NONE, 10)].concat(),
+            old.to_vec(),
+        ] {
+            let mut scene = Scene::new();
+            scene.mongod.write_all(&bytes).await.unwrap();
+            scene.relay().await.unwrap();
+            assert!(scene.branch.is_quiet());
+            assert!(scene.got().await == bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_mongod_that_dies_between_replies_leaves_a_client_that_can_be_told() {
+        let first = reply(9, 5, MsgFlags::MORE_TO_COME, 0);
+        let wrong = reply(9, 6, MsgFlags::NONE, 0);
+        let query = [&20_i32.to_le_bytes()[..], &[0; 4], &5_i32.to_le_bytes(), &[1; 4]].concat();
+        let mut flagless = encode_msg(9, 5, MsgFlags::NONE, &rawdoc! {}).to_vec();
+        flagless[0] = 18;
+        for (what, sent, answers, passed) in [
+            ("at once", &[][..], 5, 0),
+            ("inside the header", &first[..9], 5, 0),
+            ("before the flags", &first[..18], 5, 0),
+            ("after one of an exhaust", &first[..], 9, first.len()),
+            ("answers another", &wrong, 5, 0),
+            ("no reply", &query, 5, 0),
+            ("without flags", &flagless, 5, 0),
+        ] {
+            let mut scene = Scene::new();
+            scene.mongod.write_all(sent).await.unwrap();
+            scene.mongod.shutdown().await.unwrap();
+            match scene.relay().await {
+                Err(Broken::Branch { answers: found, .. }) => assert_eq!(found, answers, "{what}"),
+                other => panic!("{what}: {other:?}"),
+            }
+            assert_eq!(scene.got().await.len(), passed, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_torn_in_the_middle_ends_the_client() {
+        let mut scene = Scene::new();
+        let whole = reply(9, 5, MsgFlags::NONE, 1000);
+        scene.mongod.write_all(&whole[..500]).await.unwrap();
+        scene.mongod.shutdown().await.unwrap();
+        let outcome = scene.relay().await;
+        assert!(matches!(outcome, Err(Broken::Client(ProxyError::Torn { .. }))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_hangs_up_ends_the_wait() {
+        let mut scene = Scene::new();
+        assert!(scene.relay().now_or_never().is_none());
+        scene.far.write_all(b"the next command").await.unwrap();
+        assert!(scene.relay().now_or_never().is_none());
+        scene.far.shutdown().await.unwrap();
+        let outcome = scene.relay().await;
+        assert!(matches!(outcome, Err(Broken::Client(ProxyError::HungUp))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_an_endless_reply_between_two_messages() {
+        let mut scene = Scene::new();
+        let first = reply(9, 5, MsgFlags::MORE_TO_COME, 0);
+        scene.mongod.write_all(&first).await.unwrap();
+        scene.drain.cancel();
+        let outcome = scene.relay().await;
+        assert!(matches!(outcome, Err(Broken::Client(ProxyError::Drained))), "{outcome:?}");
+        assert_eq!(scene.got().await, first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_half_a_reply_is_given_up() {
+        let mut scene = Scene::new();
+        let (far, near) = duplex(64);
+        scene.client = Connection::new(near);
+        scene.mongod.write_all(&reply(9, 5, MsgFlags::NONE, 1000)).await.unwrap();
+        let outcome = scene.relay().await;
+        assert!(matches!(outcome, Err(Broken::Client(ProxyError::Stalled { .. }))), "{outcome:?}");
+        drop(far);
+    }
+}
