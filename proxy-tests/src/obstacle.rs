@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -85,9 +85,9 @@ impl Drop for Flag {
 
 /// The mongod that Argon finds, downloaded if need be.
 pub fn mongod() -> Result<PathBuf> {
-    let mut command = Command::new(argon());
-    let output = command.args(["mongod", "install"]).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "argon mongod install: {}", output.status);
+    let output = Command::new(argon()).args(["mongod", "install"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "argon mongod install: {}\n{said}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim_end().into())
 }
 
