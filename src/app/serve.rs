@@ -68,7 +68,9 @@ impl ServeError {
                 Some("run the Argon that wrote it, or give another --data-dir".into())
             }
             Self::Branches(error) => error.hint(),
-            Self::Proxy(_) => Some("take another address: --listen, port 0 picks a free one".into()),
+            Self::Proxy(_) => {
+                Some("take another address: --listen, port 0 picks a free one".into())
+            }
             Self::Api(_) => {
                 Some("take another address: --admin-listen, port 0 picks a free one".into())
             }
