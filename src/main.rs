@@ -56,7 +56,7 @@ fn main() -> ExitCode {
     let done = dotenv.and_then(|()| match &arguments.command {
         Command::Serve(flags) => serve(flags),
         Command::Mongod(command) => mongod(*command, arguments.connection.json),
-        Command::Admin(command) => return Ok(cli::run(command, &arguments.connection)),
+        Command::Admin(command) => Ok(cli::run(command, &arguments.connection)),
     });
     match done {
         Ok(code) => code,

@@ -121,3 +121,36 @@ fn document<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Option<&'a RawDocumen
     *at += length;
     Ok(Some(document))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_where_it_should_be_and_nowhere_else() {
+        let archive = Archive::read("parallel.archive").unwrap();
+        let orders = "shop.orders";
+        let differing = |other: &[u8]| {
+            assert_eq!(other.len(), archive.bytes.len());
+            archive.bytes.iter().zip(other).filter(|(a, b)| a != b).count()
+        };
+        assert_eq!(differing(&archive.with_wrong_crc(orders).unwrap()), 1);
+        let cut = archive.cut_in(orders).unwrap();
+        assert!(archive.bytes.starts_with(&cut) && cut.len() < archive.bytes.len());
+        let without = archive.without(orders).unwrap();
+        assert!(without.len() < archive.bytes.len());
+        assert!(archive.without("shop.nothing").is_err());
+    }
+
+    #[test]
+    fn every_golden_archive_is_read_to_its_end() {
+        for (name, namespaces) in
+            [("full.archive.gz", 12), ("shop.archive.gz", 8), ("parallel.archive", 8)]
+        {
+            let archive = Archive::read(name).unwrap();
+            let ends = archive.blocks.iter().filter(|block| block.crc.is_some()).count();
+            assert!(ends >= namespaces, "{name}: {ends} namespaces end");
+        }
+        assert_eq!(expected().unwrap().len(), 10);
+    }
+}

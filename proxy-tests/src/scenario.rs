@@ -97,7 +97,8 @@ impl Scene {
             let dev = self.show("dev")?;
             ensure!(dev.state == BranchState::Suspended, "dev is {}", dev.state);
             let versions = self.versions("dev")?;
-            ensure!(versions.len() == count, "expected {count} versions: {versions:?}");
+            // The first one listed is what the branch started from.
+            ensure!(versions.len() == 1 + count, "expected {count} more: {versions:?}");
             let version = versions
                 .into_iter()
                 .find(|version| version.id == dev.head_version)
@@ -127,9 +128,11 @@ impl Scene {
 
     async fn back_in_time(&self, steps: &mut Steps, dev: &Client, first: &Version) -> Result<()> {
         let listing = async {
-            let times: Vec<_> = self.versions("dev")?.into_iter().map(|v| v.created_at).collect();
-            ensure!(times.len() == 2, "expected two versions: {times:?}");
-            Ok(((), times.join(", ")))
+            let versions = self.versions("dev")?;
+            let causes: Vec<_> = versions.iter().map(|version| version.cause.as_str()).collect();
+            ensure!(causes == ["base", "suspend", "suspend"], "expected others: {versions:?}");
+            let one = |version: &Version| format!("{} {}", version.cause, version.created_at);
+            Ok(((), versions.iter().map(one).collect::<Vec<_>>().join(", ")))
         };
         steps
             .step("list the versions of dev", "every suspend can be gone back to", listing)

@@ -136,6 +136,8 @@ fn pymongo() -> Result<Done<()>> {
     };
     let mut install = Command::new(pip[0]);
     install.args(&pip[1..]).args(["install", "--quiet", "--disable-pip-version-check"]);
+    // An environment variable, since an older pip refuses options that it does not know.
+    install.env("PIP_ROOT_USER_ACTION", "ignore");
     install.args(["--upgrade", "--target"]).arg(&packages).arg(WANTED);
     run(&mut install).map(Done::Ran)
 }
