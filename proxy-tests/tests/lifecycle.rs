@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use argon_admin::types::{Branch, BranchState, Version};
+use argon_admin::types::{Branch, BranchState, Operation, OperationKind, Version};
+use futures_util::future::try_join_all;
 use proxy_tests::driver;
 use proxy_tests::obstacle::Gate;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
+use proxy_tests::wait::eventually_async;
 
 const OK: i32 = 0;
 const FAILED: i32 = 1;
@@ -63,9 +65,9 @@ fn every_step_is_idempotent_or_says_why_not() -> Result<()> {
             ("branch purge dev", NOT_NOW, "not deleted"),
             ("project delete shop", NOT_NOW, "still has branches"),
             ("branch delete dev", OK, ""),
-            ("branch delete dev", OK, ""),
-            ("branch resume dev", NOT_NOW, "deleted"),
-            ("branch suspend dev", NOT_NOW, "deleted"),
+            ("branch delete dev", UNKNOWN, "--deleted"),
+            ("branch resume dev", UNKNOWN, "--deleted"),
+            ("branch suspend dev", UNKNOWN, "--deleted"),
             ("branch undelete dev", OK, ""),
             ("branch undelete dev", NOT_NOW, "not deleted"),
             ("branch delete dev", OK, ""),
@@ -132,27 +134,39 @@ async fn a_deleted_branch_is_listed_and_comes_back_with_its_last_state() -> Resu
     Ok(())
 }
 
-/// The gate keeps the branch waking for as long as the commands take.
+/// The gate keeps the branch waking until the delete and everybody else wait for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_branch_that_others_wait_for_is_neither_deleted_nor_suspended() -> Result<()> {
+async fn a_branch_that_others_wait_for_serves_them_before_it_is_deleted() -> Result<()> {
+    const WAITING: usize = 10;
     let gate = Gate::new()?;
     let server = Setup::new()?.variable("ARGON_MONGOD", gate.path()).start()?;
     server.project("shop")?;
     let dev = server.branch("dev", &["--empty"])?;
-    let client = driver::connect(&dev.uri).await?;
     let held = gate.hold()?;
-    let waiting = tokio::spawn(async move {
-        insert(&client, "waited").await?;
-        changes(&client).await
-    });
-    server.until("dev", |now| now.state == BranchState::Waking).await?;
-    check(
-        &server,
-        &[("branch delete dev", NOT_NOW, "aking"), ("branch suspend dev", NOT_NOW, "aking")],
-    )?;
-    drop(held);
-    assert_eq!(waiting.await??, ["waited"]);
-    check(&server, &[("branch delete dev", OK, "")])
+    let writers = try_join_all((0..WAITING).map(|number| {
+        let uri = &dev.uri;
+        async move { insert(&driver::connect(uri).await?, &format!("waited {number}")).await }
+    }));
+    let cli = server.cli();
+    let delete = async {
+        server.until("dev", |now| now.clients >= 2 * WAITING as u64).await?;
+        assert_eq!(server.show("dev")?.state, BranchState::Waking);
+        let deleting = tokio::task::spawn_blocking(move || cli.run(&["branch", "delete", "dev"]));
+        let begun = || async {
+            let operations: Vec<Operation> = server.cli().json(&["operation", "list"])?;
+            let delete = operations.iter().find(|one| one.kind == OperationKind::DeleteBranch);
+            Ok(delete.map(drop))
+        };
+        eventually_async("the delete waits too", begun).await?;
+        drop(held);
+        deleting.await?
+    };
+    futures_util::future::try_join(writers, delete).await?;
+    assert_eq!(names(&server, &["--deleted"])?, ["dev"]);
+    check(&server, &[("branch undelete dev", OK, "")])?;
+    let client = driver::connect(&dev.uri).await?;
+    assert_eq!(changes(&client).await?.len(), WAITING);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::lease::{Lease, Use};
 use super::life::Life;
+use super::parked::{Parked, Parking};
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
 use super::{BranchError, save, wake, watch as watching};
@@ -39,6 +40,7 @@ pub(super) struct Cell {
     pub(super) project: Name,
     /// Client connections that are routed here, for people to see.
     pub(super) clients: AtomicUsize,
+    parking: Parking,
     inner: Mutex<Inner>,
 }
 
@@ -72,8 +74,8 @@ pub(super) struct Snapshot {
 pub(super) enum Attach {
     /// The branch runs.
     Lease(Lease),
-    /// A transition runs; try again when it has ended.
-    Wait(watch::Receiver<Outcome>),
+    /// A transition runs; try again when it has ended, and keep the place until then.
+    Wait(watch::Receiver<Outcome>, Parked),
 }
 
 /// Whether an old failure is an answer.
@@ -97,6 +99,7 @@ impl Cell {
             name: row.name.clone(),
             project,
             clients: AtomicUsize::new(0),
+            parking: Parking::default(),
             inner: Mutex::new(Inner {
                 state,
                 row,
@@ -165,18 +168,23 @@ impl Cell {
             return Err(failure.error.clone());
         }
         match self.fire(shared, &mut inner, Event::Demand) {
-            Ok(()) | Err(IllegalTransition::Busy(_)) => Ok(Attach::Wait(inner.subscribe())),
+            Ok(()) | Err(IllegalTransition::Busy(_)) => {
+                Ok(Attach::Wait(inner.subscribe(), self.parking.park()))
+            }
             Err(illegal) => Err(self.refusal(illegal)),
         }
     }
 
-    /// Asks for a transition. `Ok(None)`: there is nothing to wait for.
+    /// Asks for a transition. A branch that just woke up is not taken from those who waited for it.
     pub(super) fn ask(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         event: Event,
     ) -> Result<Asked, BranchError> {
         let mut inner = self.lock();
+        if inner.state == State::Running && !self.parking.is_empty() {
+            return Ok(Asked::Awaited);
+        }
         match self.fire(shared, &mut inner, event) {
             Ok(()) if inner.transition.is_some() => Ok(Asked::Begun(inner.subscribe())),
             Ok(()) => Ok(Asked::Already),
@@ -197,6 +205,7 @@ impl Cell {
                 Asked::Begun(outcome) => return ended(outcome).await,
                 // Whether that other transition succeeds is not this asker's business.
                 Asked::Busy(outcome) => drop(ended(outcome).await),
+                Asked::Awaited => self.parking.until_empty().await,
             }
         }
     }
@@ -368,6 +377,8 @@ pub(super) enum Asked {
     Begun(watch::Receiver<Outcome>),
     /// Another one runs first.
     Busy(watch::Receiver<Outcome>),
+    /// Commands that waited for the wake come first.
+    Awaited,
 }
 
 impl Inner {

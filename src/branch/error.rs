@@ -151,6 +151,7 @@ impl BranchError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::UnknownProject { .. } => "see `argon project list`".into(),
+            Self::ProjectExists { .. } => "take another name; see `argon project list`".into(),
             Self::NoProject => "make one: `argon project create NAME`".into(),
             Self::WhichProject { .. } => "name one: `--project NAME`, or ARGON_PROJECT".into(),
             Self::ProjectNotEmpty { .. } => {
@@ -160,6 +161,7 @@ impl BranchError {
                 format!("see `argon branch list --project {project}`, with --deleted too")
             }
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
+            Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
                 format!("see `argon branch list-versions {branch}`")

@@ -67,10 +67,15 @@ impl BranchHandle {
     /// Cancel safe: dropping the future stops waiting, and the wake goes on for the others.
     pub async fn acquire(&self, use_: Use) -> Result<Lease, BranchError> {
         let deadline = Instant::now() + WAKE_WAIT;
+        let mut _place = None;
         loop {
             let outcome = match self.cell.attach(&self.shared, use_, Patience::BackOff)? {
                 Attach::Lease(lease) => return Ok(lease),
-                Attach::Wait(outcome) => outcome,
+                Attach::Wait(outcome, parked) => {
+                    // Before the old place is given up: this command waited all the time.
+                    _place = Some(parked);
+                    outcome
+                }
             };
             let ended = timeout_at(deadline, ended(outcome)).await.map_err(|_| {
                 BranchError::WakeTimeout { branch: self.name().clone(), waited: WAKE_WAIT }

@@ -187,7 +187,7 @@ impl Branches {
         loop {
             match cell.attach(&self.shared, Use::Work, Patience::TryNow)? {
                 Attach::Lease(lease) => return Ok(lease),
-                Attach::Wait(outcome) => match ended(outcome).await {
+                Attach::Wait(outcome, _place) => match ended(outcome).await {
                     Ok(()) | Err(BranchError::Save { .. }) => {}
                     Err(error) => return Err(error),
                 },

@@ -15,6 +15,7 @@ mod lease;
 mod life;
 mod local;
 mod manage;
+mod parked;
 mod reconcile;
 mod save;
 mod seed;
