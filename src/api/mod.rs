@@ -85,10 +85,10 @@ impl Api {
         self.address
     }
 
-    /// Serves until `closing` is cancelled; then answers those who wait, and returns when the
-    /// operations that run have ended. [`Branches::close`], called meanwhile, sees to that.
+    /// Serves until `closing` is cancelled; then returns when the operations that run have ended.
+    /// Those who follow one are told its outcome, if it comes within [`DRAIN_MAX`].
     pub async fn serve(self, branches: Branches, settings: Settings, closing: CancellationToken) {
-        let operations = Operations::new(Arc::clone(&settings.clock), closing.clone());
+        let operations = Operations::new(Arc::clone(&settings.clock));
         let app = App::new(branches, settings, operations.clone());
         let router = routes::router(app, Reach::of(self.address.ip()));
         let listener = self.listener.tap_io(|socket| {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use argon_admin::types::{Operation, OperationKind, OperationResult, OperationStatus};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::ApiError;
@@ -44,7 +43,6 @@ pub(super) struct Operations {
     clock: Arc<dyn Clock>,
     entries: Arc<Mutex<BTreeMap<OperationId, Arc<Entry>>>>,
     tasks: TaskTracker,
-    closing: CancellationToken,
 }
 
 struct Entry {
@@ -53,9 +51,9 @@ struct Entry {
 }
 
 impl Operations {
-    /// None yet; whoever waits is answered early once `closing` is cancelled.
-    pub(super) fn new(clock: Arc<dyn Clock>, closing: CancellationToken) -> Self {
-        Self { clock, entries: Arc::default(), tasks: TaskTracker::new(), closing }
+    /// None yet.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, entries: Arc::default(), tasks: TaskTracker::new() }
     }
 
     /// Begins work on a task of its own.
@@ -144,7 +142,6 @@ impl Operations {
         tokio::select! {
             _ = changes.wait_for(|operation| operation.status != OperationStatus::Running) => {}
             () = tokio::time::sleep(wait.min(WAIT_MAX)) => {}
-            () = self.closing.cancelled() => {}
         }
         Ok(entry.look())
     }
@@ -202,7 +199,7 @@ mod tests {
     const A_MOMENT: Duration = Duration::from_millis(20);
 
     fn operations() -> Operations {
-        Operations::new(Arc::new(SystemClock::default()), CancellationToken::new())
+        Operations::new(Arc::new(SystemClock::default()))
     }
 
     fn subject() -> Subject {
@@ -290,19 +287,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_answers_those_who_wait_and_draining_waits_for_the_work() {
+    async fn draining_waits_for_the_work() {
         let operations = operations();
-        let (begun, end) = held(&operations);
-        let follower = {
-            let (operations, id) = (operations.clone(), begun.id.clone());
-            tokio::spawn(async move { operations.get(&id, WAIT_MAX).await })
-        };
-        tokio::task::yield_now().await;
-        operations.closing.cancel();
-        let answered = tokio::time::timeout(WAIT_MAX / 2, follower).await;
-        let looked = answered.expect("its own wait is longer").unwrap().unwrap();
-        assert_eq!(looked.status, OperationStatus::Running);
-
+        let (_, end) = held(&operations);
         let drained = tokio::time::timeout(A_MOMENT, operations.drain()).await;
         assert!(drained.is_err(), "work is going on");
         end.send(Ok(None)).unwrap();

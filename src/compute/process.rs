@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::isolate::{self, Isolation};
 use super::mongod::Mongod;
-use super::ready::{self, Member};
+use super::ready::{self, Member, Volume};
 use super::spawner::Spawner;
 use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts, log_tail};
 
@@ -96,6 +96,11 @@ impl Compute for ProcessCompute {
             Isolation::Namespace => PORT,
             Isolation::SharedNetwork => free_port()?,
         };
+        // The first file that WiredTiger makes.
+        let volume = match cell.dbpath.join("WiredTiger").exists() {
+            true => Volume::Used,
+            false => Volume::New,
+        };
         let socket = cell.socket_dir.join(format!("mongodb-{port}.sock"));
         // A killed mongod leaves its socket behind, and a connect to it must not look like news.
         if let Err(source) = std::fs::remove_file(&socket)
@@ -105,7 +110,7 @@ impl Compute for ProcessCompute {
         }
         let child = self.spawner.spawn(self.command(&cell, port)?).await?;
         let process = Process::watch(child, socket, cell.log.clone());
-        let member = Member { host: format!("127.0.0.1:{port}") };
+        let member = Member { host: format!("127.0.0.1:{port}"), volume };
         let facts = tokio::select! {
             ready = ready::writable_primary(&process.socket, &member, START_DEADLINE) => ready,
             exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&cell.log) }),

@@ -23,9 +23,19 @@ const AWAIT: Duration = Duration::from_secs(1);
 /// Between two connects to a socket that does not listen yet; a connect costs microseconds.
 const CONNECT_PAUSE: Duration = Duration::from_millis(2);
 
-/// The one member's address, as it must stand in the replica set's configuration.
+/// The one member, as it must stand in the replica set's configuration.
 pub(super) struct Member {
     pub(super) host: String,
+    pub(super) volume: Volume,
+}
+
+/// Whether a mongod ran on the volume before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Volume {
+    /// No: the replica set is to be initiated.
+    New,
+    /// Yes: its configuration is on disk, and mongod may still be reading it.
+    Used,
 }
 
 /// Waits for the socket, sees to it that the replica set has this one member, and waits until it
@@ -78,18 +88,25 @@ async fn settle_membership(client: &mut Client, member: &Member) -> Result<(), C
         doc! { "_id": REPLICA_SET, "version": version,
         "members": [{ "_id": 0, "host": &member.host }] }
     };
-    let current = client.command("admin", doc! { "replSetGetConfig": 1 }).await;
-    let current = match current {
-        Ok(reply) => reply.get_document("config").cloned().unwrap_or_default(),
-        Err(WireError::Command { code: NOT_YET_INITIALIZED, .. }) => {
-            run(client, doc! { "replSetInitiate": config(1) }).await?;
-            return Ok(());
-        }
-        // The configuration on disk does not name this process: only a forced one can replace it.
-        Err(WireError::Command { code: INVALID_REPLICA_SET_CONFIG, .. }) => Document::new(),
-        Err(source) => {
-            let command = "replSetGetConfig".to_owned();
-            return Err(ComputeError::Setup { command, source: Box::new(source) });
+    let current = loop {
+        let asked = client.command("admin", doc! { "replSetGetConfig": 1 }).await;
+        match (asked, member.volume) {
+            (Ok(reply), _) => break reply.get_document("config").cloned().unwrap_or_default(),
+            (Err(WireError::Command { code: NOT_YET_INITIALIZED, .. }), Volume::New) => {
+                run(client, doc! { "replSetInitiate": config(1) }).await?;
+                return Ok(());
+            }
+            (Err(WireError::Command { code: NOT_YET_INITIALIZED, .. }), Volume::Used) => {
+                sleep(CONNECT_PAUSE).await;
+            }
+            // The configuration on disk does not name this process: only a forced one replaces it.
+            (Err(WireError::Command { code: INVALID_REPLICA_SET_CONFIG, .. }), _) => {
+                break Document::new();
+            }
+            (Err(source), _) => {
+                let command = "replSetGetConfig".to_owned();
+                return Err(ComputeError::Setup { command, source: Box::new(source) });
+            }
         }
     };
     let members = current.get_array("members").map(Vec::as_slice).unwrap_or_default();
