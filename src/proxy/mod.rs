@@ -15,6 +15,7 @@ mod error;
 mod hello;
 mod listener;
 mod opening;
+mod pace;
 mod reply;
 mod request;
 mod response;
