@@ -61,7 +61,7 @@ impl Proxy {
     /// Serves clients until `stop` is cancelled. Then nobody is accepted any more, commands at hand
     /// are finished (for at most [`DRAIN_WAIT`]), and all connections are closed.
     pub async fn serve(self, branches: Branches, stop: CancellationToken) {
-        let house = Arc::new(House { branches, clock: self.clock });
+        let house = Arc::new(House { branches, clock: self.clock, pools: Arc::default() });
         let sessions = TaskTracker::new();
         let cut_off = CancellationToken::new();
         let mut number = 0;
