@@ -41,6 +41,7 @@ impl Server {
             store: Arc::new(LocalStore::open(dir.path().join("store")).unwrap()),
             compute: Arc::new(ProcessCompute::new(mongod).await.unwrap()),
             clock: Arc::clone(&clock),
+            metrics: Arc::default(),
         };
         let settings = crate::branch::Settings {
             data_dir: dir.path().to_owned(),
@@ -50,6 +51,7 @@ impl Server {
             sample_base: include_bytes!("../../proxy-tests/golden/shop.archive.gz"),
             cache_gb: 0.25,
             oplog_mb: 64,
+            clients_max: 100,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         let settings = Settings {
@@ -59,6 +61,7 @@ impl Server {
             clock,
             connections: Box::new(|| 7),
             archive_bytes_max: LIMIT,
+            metrics: Arc::default(),
         };
         let api = Api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, closing) = (api.local_addr(), CancellationToken::new());

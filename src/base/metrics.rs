@@ -15,9 +15,8 @@ use prometheus::{
 use super::gauge::Gauge;
 
 /// Upper bounds of the buckets for what takes microseconds, seconds.
-const MICROSECONDS: [f64; 12] = [
-    2e-6, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 5e-3, 20e-3, 100e-3,
-];
+const MICROSECONDS: [f64; 12] =
+    [2e-6, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 5e-3, 20e-3, 100e-3];
 
 /// Upper bounds of the buckets for a wake's phases, seconds.
 const WAKE_SECONDS: [f64; 12] =
@@ -152,12 +151,13 @@ impl Metrics {
             registry.register(Box::new(family.clone())).expect(WELL_FORMED);
             values.iter().map(|value| family.with_label_values(&[*value])).collect::<Vec<_>>()
         };
-        let histograms = |name: &str, help: &str, label: &str, values: Vec<&str>, bounds: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-            let family = HistogramVec::new(options, &[label]).expect(WELL_FORMED);
-            registry.register(Box::new(family.clone())).expect(WELL_FORMED);
-            values.iter().map(|value| family.with_label_values(&[*value])).collect::<Vec<_>>()
-        };
+        let histograms =
+            |name: &str, help: &str, label: &str, values: Vec<&str>, bounds: &[f64]| {
+                let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
+                let family = HistogramVec::new(options, &[label]).expect(WELL_FORMED);
+                registry.register(Box::new(family.clone())).expect(WELL_FORMED);
+                values.iter().map(|value| family.with_label_values(&[*value])).collect::<Vec<_>>()
+            };
         let gauges = |name: &str, help: &str| {
             let family = IntGaugeVec::new(Opts::new(name, help), &["state"]).expect(WELL_FORMED);
             registry.register(Box::new(family.clone())).expect(WELL_FORMED);

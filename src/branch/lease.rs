@@ -28,13 +28,13 @@ pub enum Use {
 pub struct BranchHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) cell: Arc<Cell>,
-    pub(super) _count: Arc<ClientCount>,
+    pub(super) count: Arc<ClientCount>,
 }
 
 impl BranchHandle {
     pub(super) fn new(shared: Arc<Shared>, cell: Arc<Cell>) -> Self {
         let count = Arc::new(ClientCount::new(cell.clone()));
-        Self { shared, cell, _count: count }
+        Self { shared, cell, count }
     }
 
     /// The branch's id.
@@ -61,11 +61,12 @@ impl BranchHandle {
     /// one wake that all who ask at the same time share.
     ///
     /// # Errors
-    /// The branch is deleted, its wake failed (then, or within the back-off before), the wait took
+    /// Too many connections use the branch, it is deleted, its wake failed (then, or within the back-off before), the wait took
     /// longer than [`WAKE_WAIT`], or the server is shutting down.
     ///
     /// Cancel safe: dropping the future stops waiting, and the wake goes on for the others.
     pub async fn acquire(&self, use_: Use) -> Result<Lease, BranchError> {
+        self.count.take_place(&self.shared)?;
         let deadline = Instant::now() + WAKE_WAIT;
         let mut _place = None;
         loop {
@@ -106,6 +107,12 @@ impl Lease {
     /// Which life of the branch this is; a connection made in another one is of no use.
     pub fn epoch(&self) -> Epoch {
         self.life.epoch
+    }
+
+    /// Tells that the first command of a connection that was made anew can go out: the last phase
+    /// of a wake ends with the first one.
+    pub fn attached(&self) {
+        self.life.attached();
     }
 
     /// The Unix socket of the branch's mongod in this life.

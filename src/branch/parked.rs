@@ -19,6 +19,10 @@ impl Parking {
         Parked(self.clone())
     }
 
+    pub(super) fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         *self.0.borrow() == 0
     }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use tracing::info;
-
 use super::BranchError;
 use super::cell::Cell;
 use super::life::Life;
 use super::local::Workspace;
 use super::reconcile::reconcile;
+use super::report::WakeReport;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
@@ -33,13 +32,10 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     let restored = begun.elapsed();
     let local = LocalData::Present { base: head.version, saving: None };
     cell.update_row(shared, |row| row.local = local)?;
-    match shared.start(&workspace).await {
-        Ok(instance) => {
-            let all = begun.elapsed();
-            info!(branch = %cell.id, name = %cell.name, epoch = %head.epoch,
-                  restore_ms = restored.as_millis() as u64,
-                  mongod_ms = (all - restored).as_millis() as u64, "awake");
-            Ok(Life::new(instance, head, etag))
+    match shared.start_in_turn(&workspace).await {
+        Ok((instance, queue)) => {
+            let report = WakeReport::new(shared, &head, queue, restored, instance.start_phases());
+            Ok(Life::new(instance, head, etag, report))
         }
         Err(error) => {
             if row.local == LocalData::None {

@@ -9,8 +9,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::Connection;
+use crate::base::gauge::Counted;
 use crate::base::ids::Epoch;
 use crate::base::limits::ATTACH_WAIT;
+use crate::base::metrics::Metrics;
 use crate::wire::{Client, WireError};
 
 /// A connection that said hello, with the client's metadata, and serves one request at a time.
@@ -19,6 +21,7 @@ pub(super) struct Back {
     /// The connection.
     pub(super) connection: Connection<UnixStream>,
     epoch: Epoch,
+    _counted: Counted,
 }
 
 impl Back {
@@ -28,12 +31,13 @@ impl Back {
         socket: &Path,
         epoch: Epoch,
         client: Option<&RawDocument>,
+        metrics: &Metrics,
     ) -> Result<Self, WireError> {
         let stream = timeout(ATTACH_WAIT, greet(socket, client)).await.unwrap_or_else(|_| {
             let doing = format!("connect to {}", socket.display());
             Err(WireError::io(doing)(io::ErrorKind::TimedOut.into()))
         })?;
-        Ok(Self { connection: Connection::new(stream), epoch })
+        Ok(Self { connection: Connection::new(stream), epoch, _counted: metrics.back.enter() })
     }
 
     /// Whether the next request of this life can go out on it.
@@ -97,7 +101,8 @@ mod tests {
             (None, good, &without),
         ] {
             let (_dir, socket, peer) = mongod(answer);
-            let mut back = Back::attach(&socket, Epoch(4), metadata).await.unwrap();
+            let mut back =
+                Back::attach(&socket, Epoch(4), metadata, &Metrics::new()).await.unwrap();
             let (heard, stream) = peer.await.unwrap();
             assert_eq!(heard, *expected);
             assert!(back.serves(Epoch(4)));
@@ -112,9 +117,9 @@ mod tests {
     async fn a_socket_without_a_server_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
-        assert!(Back::attach(&socket, Epoch(1), None).await.is_err());
+        assert!(Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.is_err());
         drop(UnixListener::bind(&socket).unwrap());
-        assert!(Back::attach(&socket, Epoch(1), None).await.is_err());
+        assert!(Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -122,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
-        let error = Back::attach(&socket, Epoch(1), None).await.unwrap_err();
+        let error = Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.unwrap_err();
         assert!(error.retryable(), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! What a command is to the proxy: one table, decided by the command's name alone.
 
+use crate::base::metrics::CommandClass;
+
 /// How a command is treated. The classes of the design's table; the dead references among the
 /// commands are told by mongod itself, which knows no cursor or transaction of an earlier life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,19 @@ pub(super) enum Cleanup {
     AbortTransaction,
     /// `logout`.
     Logout,
+}
+
+impl Class {
+    /// What it is counted as.
+    pub(super) fn counted(self) -> CommandClass {
+        match self {
+            Self::Local(_) => CommandClass::Local,
+            Self::Cleanup(_) => CommandClass::Cleanup,
+            Self::Probe => CommandClass::Probe,
+            Self::Work => CommandClass::Work,
+            Self::Refused(_) => CommandClass::Refused,
+        }
+    }
 }
 
 const OWN_MEMBERSHIP: &str = "Argon runs each branch's server and owns its replica set";

@@ -9,12 +9,15 @@
 
 mod address;
 mod back;
+mod binding;
 mod class;
 mod connection;
 mod error;
 mod hello;
 mod listener;
+mod metered;
 mod opening;
+mod reception;
 mod reply;
 mod request;
 mod response;
@@ -25,6 +28,7 @@ mod scripted;
 mod session;
 mod skim;
 
+pub use binding::Binding;
 pub use error::ProxyError;
 pub use listener::Proxy;
 pub use opening::Foreign;

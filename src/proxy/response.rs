@@ -1,5 +1,7 @@
 //! mongod's reply on its way to the client: header checked, bytes untouched, in chunks.
 
+use std::time::Instant;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -7,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::connection::Connection;
 use super::error::ProxyError;
 use super::request::unless_stalled;
+use crate::base::limits::RELAY_BYTES;
+use crate::base::metrics::{Metrics, Step};
 use crate::wire::{Header, MsgFlags, OpCode, WireError};
 
 /// Why a reply did not reach the client whole.
@@ -31,6 +35,7 @@ pub(super) async fn relay_reply<C, B>(
     client: &mut Connection<C>,
     id: i32,
     drain: &CancellationToken,
+    metrics: &Metrics,
 ) -> Result<(), Broken>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -43,7 +48,11 @@ where
             () = client.closed() => return Err(Broken::Client(ProxyError::HungUp)),
         };
         let (header, flags) = announced.map_err(|source| Broken::Branch { source, answers })?;
+        let begun = Instant::now();
         pass_on(branch, client, &header, answers).await?;
+        if header.length as usize <= RELAY_BYTES {
+            metrics.held(Step::Reply, begun.elapsed());
+        }
         if !flags.contains(MsgFlags::MORE_TO_COME) {
             return Ok(());
         }
@@ -130,7 +139,8 @@ mod tests {
         }
 
         async fn relay(&mut self) -> Result<(), Broken> {
-            relay_reply(&mut self.branch, &mut self.client, 5, &self.drain).await
+            let metrics = Metrics::new();
+            relay_reply(&mut self.branch, &mut self.client, 5, &self.drain, &metrics).await
         }
 
         /// Everything that the client got.

@@ -5,7 +5,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use bytes::{Bytes, BytesMut};
@@ -25,8 +25,9 @@ use super::reply::{Code, Refusal, Retry, Sent, nothing_to_tidy};
 use super::request::{Request, Side, unless_stalled};
 use super::response::{Broken, relay_reply};
 use crate::base::clock::Clock;
-use crate::base::limits::{FIRST_MESSAGE_BYTES_MAX, RELAY_BYTES, UNPACKED_BYTES_MAX};
-use crate::branch::{BranchHandle, Branches, Lease, Use};
+use crate::base::limits::{ClientLimits, RELAY_BYTES, UNPACKED_BYTES_MAX};
+use crate::base::metrics::{Metrics, Step};
+use crate::branch::{BranchHandle, Branches, Door, Lease, Use};
 use crate::wire::{
     Header, MsgFlags, OpCode, Query, ReplyFlags, WireError, decompress, encode_msg, encode_reply,
 };
@@ -41,6 +42,10 @@ pub(super) struct House {
     pub(super) branches: Branches,
     /// The time, for hello.
     pub(super) clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// What clients may take.
+    pub(super) limits: ClientLimits,
 }
 
 /// One client's session.
@@ -54,6 +59,10 @@ pub(super) struct Session<S> {
     back: Option<Back>,
     drain: CancellationToken,
     last_reply_id: i32,
+    /// The branch's own way that the client came by.
+    door: Option<Arc<Door>>,
+    /// Whether anything was said yet.
+    spoke: bool,
 }
 
 /// Why a command was not carried through.
@@ -83,7 +92,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             back: None,
             drain,
             last_reply_id: 0,
+            door: None,
+            spoke: false,
         }
+    }
+
+    /// For a client that came by a branch's own port or socket.
+    pub(super) fn through(self, door: Option<Arc<Door>>) -> Self {
+        Self { door, ..self }
     }
 
     /// Serves the client until it leaves, must leave, or the drain lets it go.
@@ -97,6 +113,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn messages(&mut self) -> Result<(), ProxyError> {
         while let Some(header) = self.next_header().await? {
+            self.spoke = true;
+            let (length, max) = (header.length as usize, self.house.limits.message_bytes);
+            if length > max {
+                return Err(ProxyError::client(WireError::TooLarge { length, max }));
+            }
             match header.opcode {
                 OpCode::Msg => self.command(header).await?,
                 OpCode::Query => self.query(header).await?,
@@ -112,11 +133,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn next_header(&mut self) -> Result<Option<Header>, ProxyError> {
         self.client.shrink();
         loop {
-            let Self { client, back, greeting, drain, .. } = self;
+            let Self { client, back, greeting, drain, house, spoke, .. } = self;
+            let wait = match *spoke {
+                false => house.limits.first_message_wait,
+                true => house.limits.hello_wait,
+            };
             let header = async {
                 match greeting {
                     Some(_) => client.header().await.map_err(ProxyError::client),
-                    None => first_header(client).await,
+                    None => first_header(client, wait, house.limits.first_message_bytes).await,
                 }
             };
             let back_closed = async {
@@ -136,8 +161,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// An OP_MSG.
     async fn command(&mut self, header: Header) -> Result<(), ProxyError> {
+        let begun = Instant::now();
         let mut request = Request::open(&mut self.client, header).await?;
-        let answer = match request.class() {
+        let class = request.class();
+        self.house.metrics.command(class.counted());
+        let answer = match class {
             Class::Local(local) => {
                 if let Some(hello) = request.document(&self.client)? {
                     let greeting = self.greeting_in(local, hello)?;
@@ -154,8 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Class::Cleanup(cleanup) if !self.is_running() => {
                 nothing_to_tidy(cleanup, request.document(&self.client)?)
             }
-            Class::Cleanup(_) | Class::Probe => return self.relay(request, Use::Probe).await,
-            Class::Work => return self.relay(request, Use::Work).await,
+            Class::Cleanup(_) | Class::Probe => {
+                return self.relay(request, Use::Probe, begun).await;
+            }
+            Class::Work => return self.relay(request, Use::Work, begun).await,
         };
         let id = request.id();
         self.answer(&mut request, id, &answer).await
@@ -201,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn unpack(&mut self, header: Header) -> Result<(), ProxyError> {
         let max = match self.greeting {
             Some(_) => UNPACKED_BYTES_MAX,
-            None => FIRST_MESSAGE_BYTES_MAX,
+            None => self.house.limits.first_message_bytes,
         };
         let length = header.length as usize;
         if length > max {
@@ -262,7 +292,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     .is_some_and(|greeting| greeting.balancing == Balancing::LoadBalanced);
                 let service = balanced.then(|| service_id(self.branch().ok().map(|b| b.id())));
                 let now = self.house.clock.now();
-                let moment = Moment { now, connection: self.number, service };
+                let (connection, message_bytes) = (self.number, self.house.limits.message_bytes);
+                let moment = Moment { now, connection, message_bytes, service };
                 hello_reply(local, &facts.hello, moment)
             }
         }
@@ -274,8 +305,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok(branch.clone());
         }
         let app_name = self.greeting.as_ref().and_then(|greeting| greeting.app_name.as_deref());
-        let address = Address::parse(app_name).map_err(|error| Refusal::of_address(&error))?;
-        let branch = self.house.branches.route(address.project.as_ref(), &address.branch);
+        let wrong = |error| Refusal::of_address(&error);
+        let branch = match &self.door {
+            Some(door) => {
+                Address::check(door, app_name).map_err(wrong)?;
+                self.house.branches.route_door(door)
+            }
+            None => {
+                let address = Address::parse(app_name).map_err(wrong)?;
+                self.house.branches.route(address.project.as_ref(), &address.branch)
+            }
+        };
         let branch = branch.map_err(|error| Refusal::of_branch(&error))?;
         self.branch = Some(branch.clone());
         Ok(branch)
@@ -286,8 +326,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Carries a command to the branch and its reply back; what fails is told to the client.
-    async fn relay(&mut self, mut request: Request, use_: Use) -> Result<(), ProxyError> {
-        match self.exchange(&mut request, use_).await {
+    async fn relay(
+        &mut self,
+        mut request: Request,
+        use_: Use,
+        begun: Instant,
+    ) -> Result<(), ProxyError> {
+        match self.exchange(&mut request, use_, begun).await {
             Ok(()) => Ok(()),
             Err(Failure::End(error)) => Err(error),
             Err(Failure::Refuse { refusal, answers }) => {
@@ -306,9 +351,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn exchange(&mut self, request: &mut Request, use_: Use) -> Result<(), Failure> {
+    async fn exchange(
+        &mut self,
+        request: &mut Request,
+        use_: Use,
+        begun: Instant,
+    ) -> Result<(), Failure> {
         let answers = request.id();
         let refuse = |refusal| Failure::Refuse { refusal, answers };
+        let skimmed = begun.elapsed();
         // Held to the last byte of the reply: it keeps the branch from being suspended.
         let lease = self.lease(request, use_).await?;
         let kept = self.back.take().and_then(|mut back| back.serves(lease.epoch()).then_some(back));
@@ -316,11 +367,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Some(back) => back,
             None => {
                 let client = self.greeting.as_ref().and_then(|greeting| greeting.client.as_deref());
-                Back::attach(lease.socket(), lease.epoch(), client)
+                let back = Back::attach(lease.socket(), lease.epoch(), client, &self.house.metrics)
                     .await
-                    .map_err(|error| refuse(Refusal::unreachable(&error, Sent::No)))?
+                    .map_err(|error| refuse(Refusal::unreachable(&error, Sent::No)))?;
+                lease.attached();
+                back
             }
         };
+        // What waiting for the branch took is not the proxy's.
+        let attached = Instant::now();
         match request.forward(&mut self.client, &mut back.connection).await {
             Ok(()) => {}
             Err(Side::Client(error)) => return Err(Failure::End(error)),
@@ -328,9 +383,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Err(refuse(Refusal::unreachable(&error, Sent::No)));
             }
         }
+        if request.is_small() {
+            self.house.metrics.held(Step::Request, skimmed + attached.elapsed());
+        }
         if request.wants_reply() {
             let (branch, client) = (&mut back.connection, &mut self.client);
-            match relay_reply(branch, client, answers, &self.drain).await {
+            match relay_reply(branch, client, answers, &self.drain, &self.house.metrics).await {
                 Ok(()) => {}
                 Err(Broken::Client(error)) => return Err(Failure::End(error)),
                 Err(Broken::Branch { source, answers }) => {
