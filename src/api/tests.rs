@@ -92,7 +92,7 @@ fn done(client: &Client, begun: Result<Operation, ClientError>) -> Operation {
 
 fn branch(operation: Operation) -> argon_admin::types::Branch {
     match operation.result {
-        Some(OperationResult::Branch(branch)) => branch,
+        Some(OperationResult::Branch(branch)) => *branch,
         other => panic!("{other:?}"),
     }
 }

@@ -168,11 +168,9 @@ async fn take_over(
             }
             Err(DataDirError::InUse { pid, .. }) => {
                 // A second server may have taken it over before us: that one is told too.
-                if told.as_ref() != Some(&pid) {
-                    if data_dir::tell_to_end(&pid)? == Told::Yes {
-                        info!(pid, "taking over: told the old server to end");
-                        told = Some(pid);
-                    }
+                if told.as_ref() != Some(&pid) && data_dir::tell_to_end(&pid)? == Told::Yes {
+                    info!(pid, "taking over: told the old server to end");
+                    told = Some(pid);
                 }
             }
             Err(error) => return Err(error.into()),

@@ -109,6 +109,11 @@ impl Lease {
         self.life.epoch
     }
 
+    /// Nobody's command is to follow: the report of this life's wake is complete.
+    pub(super) fn tell_wake(&self) {
+        self.life.report.tell();
+    }
+
     /// Tells that the first command of a connection that was made anew can go out: the last phase
     /// of a wake ends with the first one.
     pub fn attached(&self) {

@@ -189,7 +189,13 @@ impl Branches {
     async fn wake(&self, cell: &Arc<Cell>) -> Result<Lease, BranchError> {
         loop {
             match cell.attach(&self.shared, Use::Work, Patience::TryNow)? {
-                Attach::Lease(lease) => return Ok(lease),
+                Attach::Lease(lease) => {
+                    // Where commands wait too, the first of them completes the report.
+                    if cell.parked() == 0 {
+                        lease.tell_wake();
+                    }
+                    return Ok(lease);
+                }
                 Attach::Wait(outcome, _place) => match ended(outcome).await {
                     Ok(()) | Err(BranchError::Save { .. }) => {}
                     Err(error) => return Err(error),

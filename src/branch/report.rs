@@ -12,6 +12,7 @@ use tracing::info;
 use super::shared::Shared;
 use crate::base::clock::Timestamp;
 use crate::base::ids::{BranchId, Epoch};
+use crate::base::limits::WAKE_WAIT;
 use crate::base::metrics::{Metrics, WakePhase};
 use crate::base::name::Name;
 use crate::compute::StartPhases;
@@ -65,6 +66,10 @@ impl WakeReport {
             return;
         }
         let took = awake_since.elapsed();
+        if took > WAKE_WAIT {
+            // Those that waited have left: this command has nothing to do with the wake.
+            return self.tell();
+        }
         if self.attach.set(took).is_ok() {
             self.metrics.wake_phase(WakePhase::Attach, took);
             self.tell();

@@ -81,7 +81,7 @@ pub enum OperationResult {
     /// The project as it is now.
     Project(Project),
     /// The branch as it is now.
-    Branch(Branch),
+    Branch(Box<Branch>),
     /// The base as it is now.
     Base(Base),
 }
