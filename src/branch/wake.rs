@@ -1,6 +1,9 @@
 //! From a suspended branch to a mongod that takes commands.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::BranchError;
 use super::cell::Cell;
@@ -11,41 +14,58 @@ use super::report::WakeReport;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
+use crate::compute::Instance;
 use crate::volume::Head;
 
 /// Claims the branch's next life, brings its volume here unless its working directory is here
 /// already, and starts a mongod on it.
 ///
 /// Crash points, and what the next start finds: before the claim, nothing changed; after it, the
-/// epoch is one higher and nothing else; while restoring, a directory that is thrown away; after
-/// the row says `Present`, a working directory that is the branch's state.
+/// epoch is one higher and nothing else; until the row says `Present`, a directory that no client
+/// wrote to, and that is thrown away; after it, a directory that is the branch's state.
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
     let (head, etag) = reconcile(shared, cell).await?;
     let head = Head { epoch: head.epoch.next(), owner: Some(shared.server), ..head };
     let etag = shared.volumes.move_head(&head, &etag).await?;
-    let row = cell.update_row(shared, |row| row.epoch = head.epoch)?;
-    if row.local == LocalData::None {
-        restore(shared, &workspace, head.version).await?;
-    }
-    let restored = begun.elapsed();
     let local = LocalData::Present { base: head.version, saving: None };
-    cell.update_row(shared, |row| row.local = local)?;
-    match shared.start_in_turn(&workspace).await {
-        Ok((instance, queue)) => {
-            let report = WakeReport::new(shared, &head, queue, restored, instance.start_phases());
-            Ok(Life::new(instance, head, etag, report))
+    let row = cell.update_row(shared, |row| {
+        row.epoch = head.epoch;
+        if row.local != LocalData::None {
+            row.local = local;
         }
-        Err(error) => {
-            if row.local == LocalData::None {
-                // Fresh from the store and never served: nothing is lost, and it takes no room.
-                workspace.discard_data()?;
-                cell.update_row(shared, |row| row.local = LocalData::None)?;
+    })?;
+    let mut restored = begun.elapsed();
+    let (instance, queue) = match row.local {
+        LocalData::Present { .. } => shared.start_in_turn(&workspace).await?,
+        LocalData::None => {
+            restore(shared, &workspace, head.version).await?;
+            restored = begun.elapsed();
+            match start_fresh(shared, &workspace).await {
+                Ok(started) => started,
+                Err(error) => {
+                    // It never served: nothing is lost, and it takes no room.
+                    workspace.discard_data()?;
+                    return Err(error);
+                }
             }
-            Err(error)
         }
-    }
+    };
+    cell.update_row(shared, |row| row.local = local)?;
+    let report = WakeReport::new(shared, &head, queue, restored, instance.start_phases());
+    Ok(Life::new(instance, head, etag, report))
+}
+
+/// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
+/// its own writes durable, and they are worth nothing without the rest.
+async fn start_fresh(
+    shared: &Shared,
+    workspace: &Workspace,
+) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+    let (started, synced) = tokio::join!(shared.start_in_turn(workspace), workspace.sync());
+    synced?;
+    started
 }
 
 /// Makes a version the workspace's dbpath.
