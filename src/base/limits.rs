@@ -24,6 +24,15 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a command may wait for a branch to wake.
 pub const WAKE_WAIT: Duration = Duration::from_secs(30);
 
+/// Most commands that wait for one branch to wake: several large pools of drivers at once.
+pub const PARKED_MAX: usize = 4_096;
+
+/// Most bytes of such commands that are held in memory, per branch.
+pub const PARKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How much more is read of a client whose command waits, to notice when it hangs up.
+pub const PARKED_AHEAD_BYTES: usize = 2 * 1024;
+
 /// The first and the longest wait after a failed wake, before a command may cause another.
 pub const WAKE_BACKOFF_FIRST: Duration = Duration::from_millis(250);
 /// See [`WAKE_BACKOFF_FIRST`].
@@ -70,6 +79,16 @@ pub const RELAY_BYTES: usize = 64 * 1024;
 /// Largest message that an OP_COMPRESSED may unpack to, bytes. It is unpacked in memory, and since
 /// compression is never offered, no driver sends any.
 pub const UNPACKED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often the sessions' connections to a mongod are looked through: one that nobody used from
+/// one look to the next goes to the branch's pool.
+pub const BACK_SWEEP: Duration = Duration::from_millis(100);
+
+/// Most connections that wait in a branch's pool; each holds a thread of mongod's.
+pub const BACKS_AT_REST_MAX: usize = 16;
+
+/// How long one waits there before it is closed.
+pub const BACK_REST: Duration = Duration::from_secs(10);
 
 /// How long a branch's running mongod may take to accept a connection and answer its hello.
 pub const ATTACH_WAIT: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::lease::{Lease, Use};
 use super::life::Life;
-use super::parked::{Parked, Parking};
+use super::parked::{Parking, Waiter};
 use super::report::WakeReport;
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
@@ -82,8 +82,8 @@ pub(super) struct Snapshot {
 pub(super) enum Attach {
     /// The branch runs.
     Lease(Lease),
-    /// A transition runs; try again when it has ended, and keep the place until then.
-    Wait(watch::Receiver<Outcome>, Parked),
+    /// A transition runs, and the waiter has its place; try again when it has ended.
+    Wait(watch::Receiver<Outcome>),
 }
 
 /// Whether an old failure is an answer.
@@ -164,15 +164,21 @@ impl Cell {
         self.lock().row = row;
     }
 
+    /// Begins a request on a branch that runs right now.
+    pub(super) fn attach_running(&self, use_: Use) -> Option<Lease> {
+        self.lock().running().map(|life| Lease::begin(life.clone(), use_))
+    }
+
     /// Begins a request on a running branch, or begins or joins its wake.
     pub(super) fn attach(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         use_: Use,
         patience: Patience,
+        waiter: &mut Waiter,
     ) -> Result<Attach, BranchError> {
         let mut inner = self.lock();
-        if let (State::Running, Some(life)) = (inner.state, &inner.life) {
+        if let Some(life) = inner.running() {
             return Ok(Attach::Lease(Lease::begin(life.clone(), use_)));
         }
         if shared.closing.is_cancelled() {
@@ -185,7 +191,8 @@ impl Cell {
         }
         match self.fire(shared, &mut inner, Event::Demand) {
             Ok(()) | Err(IllegalTransition::Busy(_)) => {
-                Ok(Attach::Wait(inner.subscribe(), self.parking.park()))
+                waiter.park(&self.parking, &self.name)?;
+                Ok(Attach::Wait(inner.subscribe()))
             }
             Err(illegal) => Err(self.refusal(illegal)),
         }
@@ -245,6 +252,7 @@ impl Cell {
         }
         warn!(branch = %self.id, name = %self.name, "mongod died: {how}");
         life.report.tell();
+        life.finish();
         inner.life = None;
         inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
         self.fire_or_report(shared, &mut inner, Event::Died);
@@ -410,6 +418,10 @@ pub(super) enum Asked {
 }
 
 impl Inner {
+    fn running(&self) -> Option<&Arc<Life>> {
+        self.life.as_ref().filter(|_| self.state == State::Running)
+    }
+
     fn subscribe(&self) -> watch::Receiver<Outcome> {
         match &self.transition {
             Some(transition) => transition.subscribe(),

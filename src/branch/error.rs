@@ -53,6 +53,10 @@ pub enum BranchError {
     Id(#[from] InvalidId),
     #[error("branch `{branch}` did not wake in {waited:?}")]
     WakeTimeout { branch: Name, waited: Duration },
+    #[error(
+        "{commands} commands wait for branch `{branch}` already, {bytes} bytes of them in memory"
+    )]
+    Crowded { branch: Name, commands: usize, bytes: usize },
     #[error("wake branch `{branch}`")]
     Wake { branch: Name, source: Arc<BranchError> },
     #[error("save branch `{branch}`: its writes are kept in {}", kept.display())]
@@ -117,6 +121,7 @@ impl BranchError {
             Self::Time(_) => ("invalid_time", 422),
             Self::Id(_) => ("invalid_id", 422),
             Self::WakeTimeout { .. } => ("wake_timeout", 503),
+            Self::Crowded { .. } => ("too_many_waiting", 503),
             Self::Wake { .. } => ("wake_failed", 503),
             Self::Save { .. } => ("save_failed", 503),
             Self::Conflict { .. } => ("recovery_conflict", 409),
@@ -175,7 +180,7 @@ impl BranchError {
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
                 format!("see `argon branch list-versions {branch}`")
             }
-            Self::WakeTimeout { branch, .. } => {
+            Self::WakeTimeout { branch, .. } | Self::Crowded { branch, .. } => {
                 format!("try again; `argon branch show {branch}` tells how it stands")
             }
             Self::Wake { source, .. } => return source.hint(),

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::BranchError;
 use super::cell::{Attach, Cell, ClientCount, Patience, ended};
 use super::life::Life;
+use super::parked::Waiter;
 use super::shared::Shared;
 use super::state::State;
 use crate::base::ids::{BranchId, Epoch};
@@ -57,26 +59,30 @@ impl BranchHandle {
         self.cell.state() == State::Running
     }
 
+    /// Begins a request if the branch runs right now; neither waits nor wakes.
+    pub fn acquire_running(&self, use_: Use) -> Option<Lease> {
+        self.cell.attach_running(use_)
+    }
+
     /// Begins a request: at once on a running branch; else waits until it is awake, and causes the
     /// one wake that all who ask at the same time share.
     ///
     /// # Errors
     /// Too many connections use the branch, it is deleted, its wake failed (then, or within the back-off before), the wait took
-    /// longer than [`WAKE_WAIT`], or the server is shutting down.
+    /// longer than [`WAKE_WAIT`], too many wait already, or the server is shutting down.
+    ///
+    /// `buffered` is how many bytes at most are held in memory for it meanwhile.
     ///
     /// Cancel safe: dropping the future stops waiting, and the wake goes on for the others.
-    pub async fn acquire(&self, use_: Use) -> Result<Lease, BranchError> {
+    pub async fn acquire(&self, use_: Use, buffered: usize) -> Result<Lease, BranchError> {
         self.count.take_place(&self.shared)?;
         let deadline = Instant::now() + WAKE_WAIT;
-        let mut _place = None;
+        let mut waiter = Waiter::new(buffered);
         loop {
-            let outcome = match self.cell.attach(&self.shared, use_, Patience::BackOff)? {
+            let attach = self.cell.attach(&self.shared, use_, Patience::BackOff, &mut waiter)?;
+            let outcome = match attach {
                 Attach::Lease(lease) => return Ok(lease),
-                Attach::Wait(outcome, parked) => {
-                    // Before the old place is given up: this command waited all the time.
-                    _place = Some(parked);
-                    outcome
-                }
+                Attach::Wait(outcome) => outcome,
             };
             let ended = timeout_at(deadline, ended(outcome)).await.map_err(|_| {
                 BranchError::WakeTimeout { branch: self.name().clone(), waited: WAKE_WAIT }
@@ -104,6 +110,11 @@ impl Lease {
         Self { life, use_ }
     }
 
+    /// The branch.
+    pub fn branch(&self) -> BranchId {
+        self.life.head.branch
+    }
+
     /// Which life of the branch this is; a connection made in another one is of no use.
     pub fn epoch(&self) -> Epoch {
         self.life.epoch
@@ -123,6 +134,16 @@ impl Lease {
     /// The Unix socket of the branch's mongod in this life.
     pub fn socket(&self) -> &Path {
         self.life.socket()
+    }
+
+    /// Cancelled when the life's mongod is about to be stopped, or died.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.life.ended
+    }
+
+    /// Whether that happened; cheap enough to ask with every reply.
+    pub fn is_over(&self) -> bool {
+        self.life.is_over()
     }
 }
 

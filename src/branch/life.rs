@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -26,8 +26,11 @@ pub(super) struct Life {
     pub(super) etag: ETag,
     /// How long its wake took.
     pub(super) report: Arc<WakeReport>,
-    /// Cancelled when its mongod is about to be stopped; ends its watch.
+    /// Cancelled when its mongod is about to be stopped, or died; ends its watch, and whatever else
+    /// has no use without it.
     pub(super) ended: CancellationToken,
+    /// The same, for those who ask with every reply.
+    over: AtomicBool,
     started: Instant,
     last_work_ms: AtomicU64,
     in_flight: AtomicUsize,
@@ -48,6 +51,7 @@ impl Life {
             etag,
             report: Arc::new(report),
             ended: CancellationToken::new(),
+            over: AtomicBool::new(false),
             started: Instant::now(),
             last_work_ms: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -62,6 +66,16 @@ impl Life {
     /// A command's connection to mongod stands.
     pub(super) fn attached(&self) {
         self.report.attached(self.started);
+    }
+
+    /// Its mongod is about to be stopped, or died.
+    pub(super) fn finish(&self) {
+        self.over.store(true, Ordering::Release);
+        self.ended.cancel();
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub(super) fn begin(&self, use_: Use) {

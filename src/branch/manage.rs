@@ -12,6 +12,7 @@ use super::Door;
 use super::cell::{Attach, Cell, Patience, ended};
 use super::lease::{BranchHandle, Lease, Use};
 use super::local::Layout;
+use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{BranchError, base, create, doors, history, seed, view};
@@ -187,16 +188,18 @@ impl Branches {
     }
 
     async fn wake(&self, cell: &Arc<Cell>) -> Result<Lease, BranchError> {
+        let mut waiter = Waiter::new(0);
         loop {
-            match cell.attach(&self.shared, Use::Work, Patience::TryNow)? {
+            match cell.attach(&self.shared, Use::Work, Patience::TryNow, &mut waiter)? {
                 Attach::Lease(lease) => {
+                    drop(waiter);
                     // Where commands wait too, the first of them completes the report.
                     if cell.parked() == 0 {
                         lease.tell_wake();
                     }
                     return Ok(lease);
                 }
-                Attach::Wait(outcome, _place) => match ended(outcome).await {
+                Attach::Wait(outcome) => match ended(outcome).await {
                     Ok(()) | Err(BranchError::Save { .. }) => {}
                     Err(error) => return Err(error),
                 },

@@ -94,7 +94,7 @@ async fn stop(
             warn!(branch = %cell.id, name = %cell.name, requests = life.in_flight(),
                   "stopping mongod under requests that did not end in {DRAIN_WAIT:?}");
         }
-        life.ended.cancel();
+        life.finish();
         let exit = life.instance.stop().await;
         if !exit.is_clean() {
             warn!(branch = %cell.id, name = %cell.name, "mongod did not stop cleanly: {exit}");

@@ -54,7 +54,7 @@ fn route(branches: &Branches, name: &str) -> BranchHandle {
 }
 
 async fn insert(handle: &BranchHandle, id: i32) {
-    let lease = handle.acquire(Use::Work).await.unwrap();
+    let lease = handle.acquire(Use::Work, 0).await.unwrap();
     let mut client = Client::connect(lease.socket()).await.unwrap();
     let insert = doc! { "insert": "things", "documents": [{ "_id": id }],
     "writeConcern": { "w": "majority", "j": true } };
@@ -62,7 +62,7 @@ async fn insert(handle: &BranchHandle, id: i32) {
 }
 
 async fn count(handle: &BranchHandle) -> i32 {
-    let lease = handle.acquire(Use::Work).await.unwrap();
+    let lease = handle.acquire(Use::Work, 0).await.unwrap();
     let mut client = Client::connect(lease.socket()).await.unwrap();
     let reply = client.command("test", doc! { "count": "things" }).await.unwrap();
     match reply.get("n") {
@@ -79,9 +79,9 @@ async fn a_branch_wakes_once_sleeps_and_travels() {
     branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
     let dev = route(&branches, "dev");
 
-    let waits = (0..50).map(|_| async { drop(dev.acquire(Use::Work).await.unwrap()) });
+    let waits = (0..50).map(|_| async { drop(dev.acquire(Use::Work, 0).await.unwrap()) });
     futures_util::future::join_all(waits).await;
-    assert_eq!(dev.acquire(Use::Work).await.unwrap().epoch().0, 1, "one wake for fifty");
+    assert_eq!(dev.acquire(Use::Work, 0).await.unwrap().epoch().0, 1, "one wake for fifty");
 
     insert(&dev, 1).await;
     let first = branches.suspend("demo", "dev").await.unwrap();
@@ -96,11 +96,11 @@ async fn a_branch_wakes_once_sleeps_and_travels() {
     assert_eq!(count(&dev).await, 2);
 
     branches.delete("demo", "dev").await.unwrap();
-    assert!(matches!(dev.acquire(Use::Work).await, Err(BranchError::Deleted { .. })));
+    assert!(matches!(dev.acquire(Use::Work, 0).await, Err(BranchError::Deleted { .. })));
     branches.undelete("demo", "dev").await.unwrap();
     assert_eq!(count(&route(&branches, "dev")).await, 2);
     assert!(branches.close().await.is_empty());
-    assert!(matches!(dev.acquire(Use::Work).await, Err(BranchError::Closing)));
+    assert!(matches!(dev.acquire(Use::Work, 0).await, Err(BranchError::Closing)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

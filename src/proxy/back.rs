@@ -1,16 +1,17 @@
-//! A session's back half: its connection to the branch's mongod, in one life of the branch.
+//! A session's back half: a connection to the branch's mongod, in one life of the branch.
 
 use std::io;
 use std::path::Path;
 
-use bson::{RawDocument, rawdoc};
+use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::Connection;
 use crate::base::gauge::Counted;
-use crate::base::ids::Epoch;
+#[cfg(test)]
+use crate::base::gauge::Gauge;
 use crate::base::limits::ATTACH_WAIT;
 use crate::base::metrics::Metrics;
 use crate::wire::{Client, WireError};
@@ -20,8 +21,19 @@ use crate::wire::{Client, WireError};
 pub(super) struct Back {
     /// The connection.
     pub(super) connection: Connection<UnixStream>,
-    epoch: Epoch,
     _counted: Counted,
+    /// Whether it may serve others.
+    pub(super) tie: Tie,
+    client: Option<RawDocumentBuf>,
+}
+
+/// Whether a connection may serve another front than the one that it was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tie {
+    /// It may: mongod keeps nothing with it but the client's metadata.
+    Loose,
+    /// It may not: somebody may be logged in on it.
+    Pinned,
 }
 
 impl Back {
@@ -29,7 +41,6 @@ impl Back {
     /// `currentOp` show whose connection it is.
     pub(super) async fn attach(
         socket: &Path,
-        epoch: Epoch,
         client: Option<&RawDocument>,
         metrics: &Metrics,
     ) -> Result<Self, WireError> {
@@ -37,12 +48,20 @@ impl Back {
             let doing = format!("connect to {}", socket.display());
             Err(WireError::io(doing)(io::ErrorKind::TimedOut.into()))
         })?;
-        Ok(Self { connection: Connection::new(stream), epoch, _counted: metrics.back.enter() })
+        let client = client.map(ToOwned::to_owned);
+        let connection = Connection::new(stream);
+        Ok(Self { connection, _counted: metrics.back.enter(), tie: Tie::Loose, client })
     }
 
-    /// Whether the next request of this life can go out on it.
-    pub(super) fn serves(&mut self, epoch: Epoch) -> bool {
-        self.epoch == epoch && self.connection.is_quiet()
+    #[cfg(test)]
+    pub(super) fn over(stream: UnixStream, client: Option<RawDocumentBuf>) -> Self {
+        let connection = Connection::new(stream);
+        Self { connection, _counted: Gauge::default().enter(), tie: Tie::Loose, client }
+    }
+
+    /// Whether it said hello with this metadata.
+    pub(super) fn is_of(&self, client: Option<&RawDocument>) -> bool {
+        self.client.as_deref() == client
     }
 }
 
@@ -64,7 +83,6 @@ async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<UnixStream
 mod tests {
     use std::path::PathBuf;
 
-    use bson::RawDocumentBuf;
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixListener;
 
@@ -101,15 +119,14 @@ mod tests {
             (None, good, &without),
         ] {
             let (_dir, socket, peer) = mongod(answer);
-            let mut back =
-                Back::attach(&socket, Epoch(4), metadata, &Metrics::new()).await.unwrap();
+            let mut back = Back::attach(&socket, metadata, &Metrics::new()).await.unwrap();
             let (heard, stream) = peer.await.unwrap();
             assert_eq!(heard, *expected);
-            assert!(back.serves(Epoch(4)));
-            assert!(!back.serves(Epoch(5)), "another life");
+            assert!(back.is_of(metadata) && !back.is_of(Some(&rawdoc! { "other": 1 })));
+            assert!(back.connection.is_quiet());
             drop(stream);
             back.connection.closed().await;
-            assert!(!back.serves(Epoch(4)), "closed meanwhile");
+            assert!(!back.connection.is_quiet(), "closed meanwhile");
         }
     }
 
@@ -117,9 +134,9 @@ mod tests {
     async fn a_socket_without_a_server_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
-        assert!(Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.is_err());
+        assert!(Back::attach(&socket, None, &Metrics::new()).await.is_err());
         drop(UnixListener::bind(&socket).unwrap());
-        assert!(Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.is_err());
+        assert!(Back::attach(&socket, None, &Metrics::new()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -127,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
-        let error = Back::attach(&socket, Epoch(1), None, &Metrics::new()).await.unwrap_err();
+        let error = Back::attach(&socket, None, &Metrics::new()).await.unwrap_err();
         assert!(error.retryable(), "{error}");
     }
 }

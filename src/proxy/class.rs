@@ -1,9 +1,9 @@
 //! What a command is to the proxy: one table, decided by the command's name alone.
 
+use super::forbidden::{Forbidden, forbidden};
 use crate::base::metrics::CommandClass;
 
-/// How a command is treated. The classes of the design's table; the dead references among the
-/// commands are told by mongod itself, which knows no cursor or transaction of an earlier life.
+/// How a command is treated. The classes of the design's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// Answered here, always.
@@ -12,10 +12,16 @@ pub(super) enum Class {
     Cleanup(Cleanup),
     /// Forwarded and waited for, but no work: it does not keep a branch awake.
     Probe,
+    /// Work on something that only the present life of the branch can know. Without one, it is dead.
+    Continuation,
+    /// Work or refused: its arguments decide ([`forbidden_arguments`]).
+    ///
+    /// [`forbidden_arguments`]: super::forbidden::forbidden_arguments
+    Guarded,
     /// Forwarded and waited for; keeps the branch awake. Everything unknown is work.
     Work,
-    /// Never forwarded; the text says why.
-    Refused(&'static str),
+    /// Never forwarded.
+    Refused(&'static Forbidden),
 }
 
 /// Commands that are answered here.
@@ -51,15 +57,16 @@ impl Class {
             Self::Local(_) => CommandClass::Local,
             Self::Cleanup(_) => CommandClass::Cleanup,
             Self::Probe => CommandClass::Probe,
-            Self::Work => CommandClass::Work,
+            Self::Guarded | Self::Continuation | Self::Work => CommandClass::Work,
             Self::Refused(_) => CommandClass::Refused,
         }
     }
 }
 
-const OWN_MEMBERSHIP: &str = "Argon runs each branch's server and owns its replica set";
-const OWN_PROCESS: &str = "Argon starts and stops each branch's server itself; \
-                           `argon branch suspend` puts the branch to sleep";
+/// Whether the command may make its connection somebody's.
+pub(super) fn logs_in(command: &str) -> bool {
+    matches!(command, "saslStart" | "saslContinue" | "authenticate")
+}
 
 /// The class of the command of this name. Names are compared as mongod does: with their case, and
 /// with the old spellings that it still takes.
@@ -80,22 +87,15 @@ pub(super) fn classify(command: &str) -> Class {
         "connPoolStats" | "connectionStatus" | "currentOp" | "features" | "getCmdLineOpts"
         | "getDiagnosticData" | "getLog" | "getParameter" | "hostInfo" | "listCommands"
         | "lockInfo" | "replSetGetConfig" | "replSetGetStatus" | "serverStatus" | "top"
-        | "whatsmyuri" => Class::Probe,
+        | "replSetGetRBID" | "whatsmyuri" => Class::Probe,
 
-        "shutdown" => Class::Refused(OWN_PROCESS),
-        "replSetAbortPrimaryCatchUp"
-        | "replSetFreeze"
-        | "replSetHeartbeat"
-        | "replSetInitiate"
-        | "replSetMaintenance"
-        | "replSetReconfig"
-        | "replSetRequestVotes"
-        | "replSetStepDown"
-        | "replSetStepUp"
-        | "replSetSyncFrom"
-        | "replSetUpdatePosition" => Class::Refused(OWN_MEMBERSHIP),
+        "fsync" => Class::Guarded,
+        "getMore" => Class::Continuation,
 
-        _ => Class::Work,
+        // Asked for all the time; the rest is looked up.
+        "find" | "insert" | "update" | "delete" | "aggregate" | "count" | "distinct"
+        | "findAndModify" | "findandmodify" | "commitTransaction" => Class::Work,
+        other => forbidden(other).map_or(Class::Work, Class::Refused),
     }
 }
 
@@ -115,16 +115,17 @@ mod tests {
             (&["abortTransaction"], Class::Cleanup(Cleanup::AbortTransaction)),
             (&["serverStatus", "top", "currentOp", "connectionStatus", "getLog"], Class::Probe),
             (
-                &["find", "insert", "getMore", "commitTransaction", "aggregate", "", "HELLO", "x"],
+                &["find", "insert", "commitTransaction", "aggregate", "", "HELLO", "x", "compact"],
                 Class::Work,
             ),
-            (&["shutdown"], Class::Refused(OWN_PROCESS)),
-            (&["replSetReconfig", "replSetStepDown"], Class::Refused(OWN_MEMBERSHIP)),
+            (&["getMore"], Class::Continuation),
+            (&["fsync"], Class::Guarded),
         ];
         for (names, class) in rows {
             for name in names {
                 assert_eq!(classify(name), class, "{name}");
             }
         }
+        assert!(matches!(classify("shutdown"), Class::Refused(_)));
     }
 }

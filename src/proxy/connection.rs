@@ -113,7 +113,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Returns when the peer closed the connection, reading ahead what it sends meanwhile. With a
     /// full buffer the end cannot be seen, and this never returns. Cancel safe.
     pub(super) async fn closed(&mut self) {
-        while self.ahead.len() < RELAY_BYTES {
+        self.closed_within(RELAY_BYTES).await
+    }
+
+    /// The same, with at most `limit` bytes ahead.
+    pub(super) async fn closed_within(&mut self, limit: usize) {
+        while self.ahead.len() < limit.min(RELAY_BYTES) {
             match self.fill().await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}

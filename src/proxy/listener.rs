@@ -77,7 +77,7 @@ impl Proxy {
     pub async fn serve(self, branches: Branches, stop: CancellationToken) {
         let mut doors = branches.doors();
         let Self { listener, clock, limits, metrics, .. } = self;
-        let house = House { branches, clock, metrics, limits };
+        let house = House { branches, clock, metrics, limits, pools: Arc::default() };
         let reception = Arc::new(Reception::new(house, stop.clone()));
         let served = TaskTracker::new();
         loop {

@@ -33,6 +33,9 @@ impl Code {
     /// Only where this server itself ends: it makes drivers drop their connections, which is then
     /// right.
     pub(super) const SHUTDOWN: Self = Self(91, "ShutdownInProgress");
+    /// The cursor is gone with the life of the branch that it belonged to. The one code on which a
+    /// change stream of any age resumes.
+    pub(super) const NO_CURSOR: Self = Self(43, "CursorNotFound");
     /// The transaction is gone with the life of the branch that it belonged to.
     pub(super) const NO_TRANSACTION: Self = Self(251, "NoSuchTransaction");
     /// OP_QUERY is for hello alone.
@@ -131,6 +134,12 @@ impl Refusal {
         Self { code: Code::UNREACHABLE, message, retry: Retry::Worthwhile(sent) }
     }
 
+    /// The branch's mongod answered that it is being stopped.
+    pub(super) fn stopping(last_words: &str) -> Self {
+        let message = format!("the branch's server is being stopped: it answered {last_words}");
+        Self { code: Code::UNREACHABLE, message, retry: Retry::Worthwhile(Sent::Yes) }
+    }
+
     /// This server ends before the branch is awake.
     pub(super) fn shutting_down() -> Self {
         let message = "the server is shutting down".to_owned();
@@ -156,8 +165,31 @@ fn labels(command: &Found, sent: Sent) -> &'static [&'static str] {
         (_, true, _) => &["TransientTransactionError"],
         (true, false, Sent::Yes) => &["RetryableWriteError"],
         (true, false, Sent::No) => &["RetryableWriteError", "NoWritesPerformed"],
+        // What else a cursor reads is the reader's to begin anew; only change streams look for this.
+        (false, false, _) if command.command.as_deref() == Some("getMore") => {
+            &["ResumableChangeStreamError"]
+        }
         (false, false, _) => &[],
     }
+}
+
+/// What a branch without a mongod answers to a command that goes on with a transaction or a cursor:
+/// both lived in the mongod that is gone.
+pub(super) fn dead_reference(command: &Found) -> RawDocumentBuf {
+    let labels: &[&str] = match command.in_transaction {
+        true => &["TransientTransactionError"],
+        false => &[],
+    };
+    let (Code(code, name), what) = match command.in_transaction {
+        true => (Code::NO_TRANSACTION, "transaction"),
+        false => (Code::NO_CURSOR, "cursor"),
+    };
+    let message = format!("the branch was suspended, and the {what} ended with it");
+    let mut reply = rawdoc! { "ok": 0.0, "errmsg": message, "code": code, "codeName": name };
+    if !labels.is_empty() {
+        reply.append(cstr!("errorLabels"), labels.iter().copied().collect::<RawArrayBuf>());
+    }
+    reply
 }
 
 /// What a branch without a mongod answers to a command that tidies up: what it could name went
@@ -178,14 +210,7 @@ pub(super) fn nothing_to_tidy(cleanup: Cleanup, command: Option<&RawDocument>) -
             }
         }
         Cleanup::AbortTransaction => {
-            let Code(code, name) = Code::NO_TRANSACTION;
-            rawdoc! {
-                "ok": 0.0,
-                "errmsg": "the branch was suspended, and the transaction ended with it",
-                "code": code,
-                "codeName": name,
-                "errorLabels": ["TransientTransactionError"],
-            }
+            dead_reference(&Found { in_transaction: true, ..Found::default() })
         }
     }
 }
@@ -202,10 +227,13 @@ mod tests {
         const NONE: &str = "NoWritesPerformed";
         const TRANSIENT: &str = "TransientTransactionError";
         type Labels = &'static [&'static str];
-        let rows: [(&str, bool, bool, Labels, Labels); 6] = [
+        const RESUMABLE: &str = "ResumableChangeStreamError";
+        let rows: [(&str, bool, bool, Labels, Labels); 8] = [
             // command, txnNumber, autocommit: false, labels when sent, when not sent
             ("find", false, false, &[], &[]),
             ("insert", false, false, &[], &[]),
+            ("getMore", false, false, &[RESUMABLE], &[RESUMABLE]),
+            ("getMore", true, true, &[TRANSIENT], &[TRANSIENT]),
             ("insert", true, false, &[WRITE], &[WRITE, NONE]),
             ("insert", true, true, &[TRANSIENT], &[TRANSIENT]),
             ("commitTransaction", true, true, &[WRITE], &[WRITE]),
@@ -216,7 +244,7 @@ mod tests {
                 command: Some(command.to_owned()),
                 has_txn_number,
                 in_transaction,
-                flags: None,
+                ..Found::default()
             };
             for (retry, expected) in [
                 (Retry::Worthwhile(Sent::Yes), sent),
@@ -258,5 +286,18 @@ mod tests {
         }
         let aborted = nothing_to_tidy(Cleanup::AbortTransaction, None);
         assert_eq!(aborted.get_i32("code").unwrap(), 251);
+    }
+
+    #[test]
+    fn what_a_life_began_is_dead_without_it() {
+        for (in_transaction, code, name, labels) in
+            [(false, 43, "CursorNotFound", 0), (true, 251, "NoSuchTransaction", 1)]
+        {
+            let reply = dead_reference(&Found { in_transaction, ..Found::default() });
+            let reply = Document::try_from(&*reply).unwrap();
+            assert_eq!(reply.get_i32("code").unwrap(), code);
+            assert_eq!(reply.get_str("codeName").unwrap(), name);
+            assert_eq!(reply.get_array("errorLabels").map_or(0, Vec::len), labels);
+        }
     }
 }

@@ -68,6 +68,13 @@ impl Request {
         self.found().command.as_deref().map_or(Class::Work, classify)
     }
 
+    /// Whether it is part of a transaction that began before it; known only of a command whose
+    /// document is in the client's buffer.
+    pub(super) fn continues_transaction(&self) -> bool {
+        let found = self.found();
+        self.skim.is_complete() && found.in_transaction && !found.starts_transaction
+    }
+
     /// Whether the client waits for a reply.
     pub(super) fn wants_reply(&self) -> bool {
         !self.found().flags.is_some_and(|flags| flags.contains(MsgFlags::MORE_TO_COME))

@@ -7,6 +7,7 @@ use tokio::select;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
+use super::dying::{HEAD_BYTES, last_words, suspicious};
 use super::error::ProxyError;
 use super::request::unless_stalled;
 use crate::base::limits::RELAY_BYTES;
@@ -25,17 +26,25 @@ pub(super) enum Broken {
         /// What a reply made here must say it answers.
         answers: i32,
     },
+    /// mongod answered that it is being stopped. The client has nothing of that.
+    Stopping {
+        /// Its code and text.
+        last_words: String,
+        /// What a reply made here must say it answers.
+        answers: i32,
+    },
 }
 
 /// Passes the reply to request `id` on; where it announces that more follow without being asked
 /// for (exhaust), those too. A client that hangs up, and a drain between two of them, end it.
-/// Not cancel safe.
+/// `is_over` says whether mongod is being stopped. Not cancel safe.
 pub(super) async fn relay_reply<C, B>(
     branch: &mut Connection<B>,
     client: &mut Connection<C>,
     id: i32,
     drain: &CancellationToken,
     metrics: &Metrics,
+    is_over: impl Fn() -> bool,
 ) -> Result<(), Broken>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -48,6 +57,16 @@ where
             () = client.closed() => return Err(Broken::Client(ProxyError::HungUp)),
         };
         let (header, flags) = announced.map_err(|source| Broken::Branch { source, answers })?;
+        let head = &branch.ahead()[..branch.ahead().len().min(HEAD_BYTES)];
+        if suspicious(&header, head, is_over()) {
+            let length = header.length as usize;
+            let whole = branch.fill_to(length).await;
+            whole.map_err(|source| Broken::Branch { source, answers })?;
+            if let Some(last_words) = last_words(&branch.ahead()[Header::BYTES..length]) {
+                branch.consume(length);
+                return Err(Broken::Stopping { last_words, answers });
+            }
+        }
         let begun = Instant::now();
         pass_on(branch, client, &header, answers).await?;
         if header.length as usize <= RELAY_BYTES {
@@ -85,7 +104,7 @@ async fn announcement<B: AsyncRead + AsyncWrite + Unpin>(
     if (header.length as usize) < FLAGS_END {
         return Err(WireError::Malformed { part: "reply", problem: "it has no flags" });
     }
-    branch.fill_to(FLAGS_END).await?;
+    branch.fill_to(HEAD_BYTES.min(header.length as usize)).await?;
     let flags = branch.ahead()[Header::BYTES..].first_chunk().copied();
     Ok((header, MsgFlags(u32::from_le_bytes(flags.expect("four bytes were waited for")))))
 }
@@ -139,8 +158,9 @@ mod tests {
         }
 
         async fn relay(&mut self) -> Result<(), Broken> {
-            let metrics = Metrics::new();
-            relay_reply(&mut self.branch, &mut self.client, 5, &self.drain, &metrics).await
+            let (metrics, never) = (Metrics::new(), || false);
+            let (branch, client) = (&mut self.branch, &mut self.client);
+            relay_reply(branch, client, 5, &self.drain, &metrics, never).await
         }
 
         /// Everything that the client got.

@@ -16,8 +16,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ProxyError;
+use super::pool::Pools;
 use super::session::{House, Session};
 use crate::base::clock::SystemClock;
+use crate::base::gauge::Gauge;
 use crate::base::limits::{ClientLimits, MESSAGE_BYTES_MAX};
 use crate::branch::{Branches, Parts, Settings};
 use crate::catalog::Catalog;
@@ -30,6 +32,7 @@ pub(super) struct Scene {
     pub(super) branches: Branches,
     pub(super) compute: Arc<ScriptedCompute>,
     pub(super) drain: CancellationToken,
+    pub(super) pools: Arc<Pools>,
     starts_before: usize,
     _dir: tempfile::TempDir,
 }
@@ -59,7 +62,8 @@ impl Scene {
         branches.create_project("shop").await.unwrap();
         let starts_before = compute.starts.load(Ordering::SeqCst);
         let drain = CancellationToken::new();
-        let scene = Self { branches, compute, drain, starts_before, _dir: dir };
+        let scene =
+            Self { branches, compute, drain, pools: Arc::default(), starts_before, _dir: dir };
         scene.create("dev").await;
         scene
     }
@@ -84,6 +88,7 @@ impl Scene {
             clock,
             metrics: Arc::default(),
             limits: ClientLimits::default(),
+            pools: self.pools.clone(),
         });
         let session = Session::new(house, 7, near, self.drain.clone());
         (far, tokio::spawn(session.run()))
@@ -144,6 +149,10 @@ pub(super) struct ScriptedCompute {
     pub(super) broken: AtomicBool,
     /// What `wait` waits for.
     pub(super) go: Arc<Semaphore>,
+    /// Connections that are open now.
+    pub(super) connections: Gauge,
+    /// Connections that there ever were.
+    pub(super) accepted: Arc<AtomicUsize>,
 }
 
 impl Default for ScriptedCompute {
@@ -153,6 +162,8 @@ impl Default for ScriptedCompute {
             gate: watch::Sender::new(true),
             broken: AtomicBool::new(false),
             go: Arc::new(Semaphore::new(0)),
+            connections: Gauge::default(),
+            accepted: Arc::default(),
         }
     }
 }
@@ -195,7 +206,9 @@ impl Compute for ScriptedCompute {
         let build_info = doc! { "version": "6.0.5", "operationTime": 1, "ok": 1 };
         let facts = ServerFacts { hello, build_info, fcv: "6.0".to_owned() };
         let ended = CancellationToken::new();
-        tokio::spawn(serve(listener, ended.clone(), self.go.clone()));
+        let accepted = self.accepted.clone();
+        let script = Script { go: self.go.clone(), written: Arc::default(), ended: ended.clone() };
+        tokio::spawn(serve(listener, script, self.connections.clone(), accepted));
         Ok(Arc::new(Scripted { socket, facts, ended }))
     }
 }
@@ -232,25 +245,36 @@ impl Instance for Scripted {
     }
 }
 
-async fn serve(listener: UnixListener, ended: CancellationToken, go: Arc<Semaphore>) {
-    let written = Arc::new(AtomicUsize::new(0));
+/// What the connections to one mongod share.
+#[derive(Clone)]
+struct Script {
+    go: Arc<Semaphore>,
+    written: Arc<AtomicUsize>,
+    ended: CancellationToken,
+}
+
+async fn serve(
+    listener: UnixListener,
+    script: Script,
+    connections: Gauge,
+    accepted: Arc<AtomicUsize>,
+) {
+    let ended = script.ended.clone();
     while let Some(Ok((stream, _))) = ended.run_until_cancelled(listener.accept()).await {
-        let (connection, go, written) = (ended.clone(), go.clone(), written.clone());
+        let (ended, script, counted) = (ended.clone(), script.clone(), connections.enter());
+        accepted.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
-            connection.clone().run_until_cancelled(talk(stream, connection, &go, &written)).await
+            let _counted = counted;
+            ended.run_until_cancelled(talk(stream, script)).await
         });
     }
 }
 
 /// The script: `insert` counts, `find` tells the count, `die` dies without an answer, `tear` dies in
-/// the middle of one, `wait` waits for a permit, `many` answers twice; everything else gets back
-/// what it sent.
-async fn talk(
-    mut stream: UnixStream,
-    ended: CancellationToken,
-    go: &Semaphore,
-    written: &AtomicUsize,
-) {
+/// the middle of one, `wait` waits for a permit, `many` answers twice, `retire` is answered as by a
+/// server that is being stopped; everything else gets back what it sent.
+async fn talk(mut stream: UnixStream, script: Script) {
+    let Script { go, written, ended } = script;
     while let Ok(Some(message)) = read_message(&mut stream, MESSAGE_BYTES_MAX).await {
         let msg = Msg::parse(&message.body).unwrap();
         let id = message.header.request_id;
@@ -269,12 +293,15 @@ async fn talk(
                 return;
             }
             "tear" => {
+                // Too large to be read whole before its beginning is passed on.
+                reply.append(bson::raw::cstr!("padding"), "x".repeat(20_000));
                 let whole = encode_msg(1, id, MsgFlags::NONE, &reply);
-                stream.write_all(&whole[..20]).await.unwrap();
+                stream.write_all(&whole[..whole.len() - 1]).await.unwrap();
                 ended.cancel();
                 return;
             }
             "wait" => go.acquire().await.unwrap().forget(),
+            "retire" => reply = rawdoc! { "ok": 0.0, "errmsg": "bye", "code": 11600 },
             "many" => {
                 // Each reply has the id that the next one answers.
                 answers = vec![(id, MsgFlags::MORE_TO_COME), (1, MsgFlags::NONE)];

@@ -1,9 +1,9 @@
-//! One client's session. Its front half (the socket, what its hello said, which branch it means)
-//! lives as long as the socket; its back half ([`Back`]) as long as that life of the branch.
+//! One client's session: its front half. The socket, what its hello said and which branch it means
+//! live as long as the socket; the back half ([`Back`]) comes and goes between its [`Seat`] and the
+//! pool of that life of the branch.
 //!
 //! Messages are handled one after the other, in the order in which they came.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::address::Address;
-use super::back::Back;
-use super::class::{Class, Local, classify};
+use super::back::{Back, Tie};
+use super::class::{Class, Local, classify, logs_in};
 use super::connection::Connection;
 use super::error::ProxyError;
+use super::forbidden::{Forbidden, forbidden_arguments};
 use super::hello::{Balancing, Greeting, Moment, hello_reply, service_id};
 use super::opening::first_header;
-use super::reply::{Code, Refusal, Retry, Sent, nothing_to_tidy};
+use super::pool::{Pools, Seat};
+use super::reply::{Code, Refusal, Retry, Sent, dead_reference, nothing_to_tidy};
 use super::request::{Request, Side, unless_stalled};
 use super::response::{Broken, relay_reply};
 use crate::base::clock::Clock;
-use crate::base::limits::{ClientLimits, RELAY_BYTES, UNPACKED_BYTES_MAX};
+use crate::base::limits::{ClientLimits, PARKED_AHEAD_BYTES, RELAY_BYTES, UNPACKED_BYTES_MAX};
 use crate::base::metrics::{Metrics, Step};
 use crate::branch::{BranchHandle, Branches, Door, Lease, Use};
 use crate::wire::{
@@ -46,6 +48,8 @@ pub(super) struct House {
     pub(super) metrics: Arc<Metrics>,
     /// What clients may take.
     pub(super) limits: ClientLimits,
+    /// Connections to the branches' mongods.
+    pub(super) pools: Arc<Pools>,
 }
 
 /// One client's session.
@@ -56,13 +60,22 @@ pub(super) struct Session<S> {
     client: Connection<S>,
     greeting: Option<Greeting>,
     branch: Option<BranchHandle>,
-    back: Option<Back>,
+    seat: Option<Arc<Seat>>,
     drain: CancellationToken,
     last_reply_id: i32,
     /// The branch's own way that the client came by.
     door: Option<Arc<Door>>,
     /// Whether anything was said yet.
     spoke: bool,
+}
+
+/// What a command needs to be relayed.
+#[derive(Debug)]
+enum Demand {
+    /// The branch awake, however long that takes.
+    Awake(Use),
+    /// Nothing more.
+    Granted(Lease),
 }
 
 /// Why a command was not carried through.
@@ -89,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             client: Connection::new(stream),
             greeting: None,
             branch: None,
-            back: None,
+            seat: None,
             drain,
             last_reply_id: 0,
             door: None,
@@ -105,6 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Serves the client until it leaves, must leave, or the drain lets it go.
     pub(super) async fn run(mut self) -> Result<(), ProxyError> {
         let outcome = self.messages().await;
+        if let Some(seat) = &self.seat {
+            seat.leave();
+        }
         if let Err(ProxyError::Foreign { protocol }) = &outcome {
             self.client.close(protocol.farewell(), FAREWELL_WAIT).await;
         }
@@ -128,34 +144,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Waits for the client's next message. A back half whose branch went to sleep meanwhile is
-    /// let go.
+    /// Waits for the client's next message.
     async fn next_header(&mut self) -> Result<Option<Header>, ProxyError> {
         self.client.shrink();
-        loop {
-            let Self { client, back, greeting, drain, house, spoke, .. } = self;
-            let wait = match *spoke {
-                false => house.limits.first_message_wait,
-                true => house.limits.hello_wait,
-            };
-            let header = async {
-                match greeting {
-                    Some(_) => client.header().await.map_err(ProxyError::client),
-                    None => first_header(client, wait, house.limits.first_message_bytes).await,
-                }
-            };
-            let back_closed = async {
-                match back {
-                    Some(back) => back.connection.closed().await,
-                    None => pending().await,
-                }
-            };
-            select! {
-                biased;
-                () = drain.cancelled() => return Ok(None),
-                header = header => return header,
-                () = back_closed => self.back = None,
+        let Self { client, greeting, drain, house, spoke, .. } = self;
+        let wait = match *spoke {
+            false => house.limits.first_message_wait,
+            true => house.limits.hello_wait,
+        };
+        let header = async {
+            match greeting {
+                Some(_) => client.header().await.map_err(ProxyError::client),
+                None => first_header(client, wait, house.limits.first_message_bytes).await,
             }
+        };
+        select! {
+            biased;
+            () = drain.cancelled() => Ok(None),
+            header = header => header,
         }
     }
 
@@ -173,19 +179,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
                 self.local(local)
             }
-            Class::Refused(why) => {
-                let command = request.found().command.as_deref().unwrap_or_default();
-                let message = format!("{command} is not for clients of Argon: {why}");
-                let refusal = Refusal { code: Code::UNAUTHORIZED, message, retry: Retry::Useless };
-                refusal.document(request.found())
+            Class::Refused(row) => forbidden_reply(&request, row),
+            Class::Guarded => match forbidden_arguments(request.document(&self.client)?) {
+                Some(row) => forbidden_reply(&request, row),
+                None => return self.relay(request, Demand::Awake(Use::Work), begun).await,
+            },
+            Class::Cleanup(cleanup) => match self.running(Use::Probe) {
+                Some(lease) => return self.relay(request, Demand::Granted(lease), begun).await,
+                None => nothing_to_tidy(cleanup, request.document(&self.client)?),
+            },
+            Class::Probe => return self.relay(request, Demand::Awake(Use::Probe), begun).await,
+            class => {
+                let continues = class == Class::Continuation || request.continues_transaction();
+                let commits = request.found().command.as_deref() == Some("commitTransaction");
+                // A wrong address is told as such.
+                if !continues || commits || self.branch().is_err() {
+                    return self.relay(request, Demand::Awake(Use::Work), begun).await;
+                }
+                match self.running(Use::Work) {
+                    Some(lease) => return self.relay(request, Demand::Granted(lease), begun).await,
+                    None => dead_reference(request.found()),
+                }
             }
-            Class::Cleanup(cleanup) if !self.is_running() => {
-                nothing_to_tidy(cleanup, request.document(&self.client)?)
-            }
-            Class::Cleanup(_) | Class::Probe => {
-                return self.relay(request, Use::Probe, begun).await;
-            }
-            Class::Work => return self.relay(request, Use::Work, begun).await,
         };
         let id = request.id();
         self.answer(&mut request, id, &answer).await
@@ -321,18 +336,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(branch)
     }
 
-    fn is_running(&mut self) -> bool {
-        self.branch().is_ok_and(|branch| branch.is_running())
+    /// A lease if the branch runs right now.
+    fn running(&mut self, use_: Use) -> Option<Lease> {
+        self.branch().ok()?.acquire_running(use_)
     }
 
     /// Carries a command to the branch and its reply back; what fails is told to the client.
     async fn relay(
         &mut self,
         mut request: Request,
-        use_: Use,
+        demand: Demand,
         begun: Instant,
     ) -> Result<(), ProxyError> {
-        match self.exchange(&mut request, use_, begun).await {
+        match self.exchange(&mut request, demand, begun).await {
             Ok(()) => Ok(()),
             Err(Failure::End(error)) => Err(error),
             Err(Failure::Refuse { refusal, answers }) => {
@@ -354,26 +370,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn exchange(
         &mut self,
         request: &mut Request,
-        use_: Use,
+        demand: Demand,
         begun: Instant,
     ) -> Result<(), Failure> {
         let answers = request.id();
         let refuse = |refusal| Failure::Refuse { refusal, answers };
         let skimmed = begun.elapsed();
         // Held to the last byte of the reply: it keeps the branch from being suspended.
-        let lease = self.lease(request, use_).await?;
-        let kept = self.back.take().and_then(|mut back| back.serves(lease.epoch()).then_some(back));
-        let mut back = match kept {
+        let lease = match demand {
+            Demand::Granted(lease) => lease,
+            Demand::Awake(use_) => self.lease(request, use_).await?,
+        };
+        let seat = match self.seat.take() {
+            Some(seat) if seat.serves(&lease) => seat,
+            _ => self.house.pools.seat(&lease, self.number),
+        };
+        let seat = self.seat.insert(seat).clone();
+        let client = self.greeting.as_ref().and_then(|greeting| greeting.client.as_deref());
+        let mut back = match seat.take(client) {
             Some(back) => back,
             None => {
-                let client = self.greeting.as_ref().and_then(|greeting| greeting.client.as_deref());
-                let back = Back::attach(lease.socket(), lease.epoch(), client, &self.house.metrics)
+                let back = Back::attach(lease.socket(), client, &self.house.metrics)
                     .await
                     .map_err(|error| refuse(Refusal::unreachable(&error, Sent::No)))?;
                 lease.attached();
                 back
             }
         };
+        if request.found().command.as_deref().is_some_and(logs_in) {
+            back.tie = Tie::Pinned;
+        }
         // What waiting for the branch took is not the proxy's.
         let attached = Instant::now();
         match request.forward(&mut self.client, &mut back.connection).await {
@@ -388,17 +414,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if request.wants_reply() {
             let (branch, client) = (&mut back.connection, &mut self.client);
-            match relay_reply(branch, client, answers, &self.drain, &self.house.metrics).await {
+            let (metrics, is_over) = (&self.house.metrics, || lease.is_over());
+            match relay_reply(branch, client, answers, &self.drain, metrics, is_over).await {
                 Ok(()) => {}
                 Err(Broken::Client(error)) => return Err(Failure::End(error)),
                 Err(Broken::Branch { source, answers }) => {
                     let refusal = Refusal::unreachable(&source, Sent::Yes);
                     return Err(Failure::Refuse { refusal, answers });
                 }
+                Err(Broken::Stopping { last_words, answers }) => {
+                    let refusal = Refusal::stopping(&last_words);
+                    return Err(Failure::Refuse { refusal, answers });
+                }
             }
         }
         // Only a connection whose last exchange went well serves another.
-        self.back = Some(back);
+        seat.put(back);
         drop(lease);
         Ok(())
     }
@@ -429,13 +460,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         use_: Use,
     ) -> Result<Lease, Failure> {
         let refuse = |refusal| Failure::Refuse { refusal, answers: request.id() };
+        // All that is held in memory of this client while it waits.
+        let buffered = self.client.ahead().len() + PARKED_AHEAD_BYTES;
         select! {
             biased;
-            lease = branch.acquire(use_) => {
+            lease = branch.acquire(use_, buffered) => {
                 lease.map_err(|error| refuse(Refusal::of_branch(&error)))
             }
             // Who asked for no reply may leave: the write is still to be done.
-            () = self.client.closed(), if request.wants_reply() => {
+            () = self.client.closed_within(buffered), if request.wants_reply() => {
                 Err(Failure::End(ProxyError::HungUp))
             }
             () = self.drain.cancelled() => Err(refuse(Refusal::shutting_down())),
@@ -469,4 +502,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.last_reply_id = self.last_reply_id.wrapping_add(1);
         self.last_reply_id
     }
+}
+
+fn forbidden_reply(request: &Request, row: &Forbidden) -> RawDocumentBuf {
+    let command = request.found().command.as_deref().unwrap_or_default();
+    let Forbidden { why, instead, .. } = row;
+    let message = format!("{command} is not for clients of Argon: {why}; instead: {instead}");
+    Refusal { code: Code::UNAUTHORIZED, message, retry: Retry::Useless }.document(request.found())
 }

@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub(super) has_txn_number: bool,
     /// `autocommit: false` is there: part of a transaction.
     pub(super) in_transaction: bool,
+    /// `startTransaction: true` is there: the first command of one.
+    pub(super) starts_transaction: bool,
 }
 
 /// The machine. Feed it a message's body from its first byte.
@@ -40,6 +42,8 @@ pub(super) struct Skim {
     tail: usize,
     element: u8,
     key: Key,
+    /// The whole command document went by.
+    complete: bool,
 }
 
 /// What the bytes that are gathered or skipped now are.
@@ -71,6 +75,7 @@ enum Want {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Autocommit,
+    StartTransaction,
     Other,
 }
 
@@ -87,7 +92,13 @@ impl Skim {
             tail: 0,
             element: 0,
             key: Key::Other,
+            complete: false,
         }
+    }
+
+    /// Whether nothing more will be found.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// What is known so far.
@@ -180,6 +191,7 @@ impl Skim {
                 0 => {
                     // An empty command has no name, and mongod says so.
                     self.found.command.get_or_insert_default();
+                    self.complete = true;
                     self.go(Step::Kind, Want::Gather(1));
                 }
                 element => {
@@ -207,8 +219,12 @@ impl Skim {
             }
             Step::Pattern => self.go(Step::Value, Want::Text),
             Step::Value => {
-                if self.key == Key::Autocommit && self.gathered == [0] {
-                    self.found.in_transaction = true;
+                match self.key {
+                    Key::Autocommit if self.gathered == [0] => self.found.in_transaction = true,
+                    Key::StartTransaction if self.gathered == [1] => {
+                        self.found.starts_transaction = true;
+                    }
+                    _ => {}
                 }
                 self.go(Step::Element, Want::Gather(1));
             }
@@ -233,6 +249,7 @@ impl Skim {
             _ if self.found.command.is_none() => self.found.command = Some(key.to_owned()),
             "txnNumber" => self.found.has_txn_number = true,
             "autocommit" if self.element == 0x08 => self.key = Key::Autocommit,
+            "startTransaction" if self.element == 0x08 => self.key = Key::StartTransaction,
             _ => {}
         }
     }
@@ -336,10 +353,16 @@ mod tests {
         transaction.append(bson::raw::cstr!("autocommit"), false);
         let plain = every_type();
         let retryable = rawdoc! { "insert": "c", "txnNumber": 3_i64 };
+        let mut first = transaction.clone();
+        first.append(bson::raw::cstr!("startTransaction"), true);
+        let mut not_first = transaction.clone();
+        not_first.append(bson::raw::cstr!("startTransaction"), false);
         for (what, command, has_txn_number, in_transaction) in [
             ("plain", &plain, false, false),
             ("retryable", &retryable, true, false),
             ("transaction", &transaction, true, true),
+            ("a transaction's first", &first, true, true),
+            ("startTransaction false", &not_first, true, true),
             ("autocommit true", &rawdoc! { "insert": "c", "autocommit": true }, false, false),
             ("named like a field", &rawdoc! { "txnNumber": 1 }, false, false),
         ] {
@@ -350,6 +373,7 @@ mod tests {
                 command: Some(name.to_owned()),
                 has_txn_number,
                 in_transaction,
+                starts_transaction: what == "a transaction's first",
             };
             for (flags, sections) in [
                 (0, vec![&command[..]]),
