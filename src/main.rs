@@ -26,7 +26,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the server
-    Serve(Flags),
+    Serve(Box<Flags>),
     /// The mongod that branches run on
     #[command(subcommand)]
     Mongod(MongodCommand),

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod driver;
 pub mod machine;
 pub mod obstacle;
+pub mod raw;
 pub mod scenario;
 pub mod server;
 pub mod steps;

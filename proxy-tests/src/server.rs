@@ -21,6 +21,9 @@ use crate::wait::{PATIENCE, eventually, eventually_async};
 const KEPT: [&str; 2] = ["ARGON_MONGOD", "ARGON_CACHE_DIR"];
 const FOREIGN: [&str; 3] = ["S3_BUCKET", "RUST_LOG", "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES"];
 
+/// Whichever port is free.
+const ANY_PORT: &str = "127.0.0.1:0";
+
 /// A running server. Dropping it kills it at once and removes its folder.
 #[derive(Debug)]
 pub struct Server {
@@ -78,13 +81,18 @@ impl Setup {
 
     /// Starts the server and waits until it listens.
     pub fn start(self) -> Result<Server> {
-        let (child, listen, admin) = self.launch()?;
+        let (child, listen, admin) = self.launch(ANY_PORT, &[])?;
         Ok(Server { child, setup: self, listen, admin })
     }
 
     /// Starts a server that is expected not to come up, and gives its exit code and what it said.
     pub fn fail(&self) -> Result<(Option<i32>, String)> {
-        let mut child = self.spawn()?;
+        self.fail_at(ANY_PORT)
+    }
+
+    /// The same, on this address.
+    pub fn fail_at(&self, listen: &str) -> Result<(Option<i32>, String)> {
+        let mut child = self.spawn(listen, &[])?;
         let exited = eventually("the server ends", || Ok(child.try_wait()?));
         if exited.is_err() {
             child.kill().ok();
@@ -93,8 +101,8 @@ impl Setup {
         Ok((exited?.code(), self.log()))
     }
 
-    fn launch(&self) -> Result<(Child, String, String)> {
-        let mut child = self.spawn()?;
+    fn launch(&self, listen: &str, more: &[&str]) -> Result<(Child, String, String)> {
+        let mut child = self.spawn(listen, more)?;
         let ready = match self.ready(&mut child) {
             Ok(ready) => ready,
             Err(e) => {
@@ -109,7 +117,7 @@ impl Setup {
         Ok((child, address("listen")?, address("admin")?))
     }
 
-    fn spawn(&self) -> Result<Child> {
+    fn spawn(&self, listen: &str, more: &[&str]) -> Result<Child> {
         let log = self.home().join("server.log");
         let log = File::options().create(true).append(true).open(log).context("open server.log")?;
         let mut command = Command::new(argon());
@@ -120,10 +128,11 @@ impl Setup {
             }
         }
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", listen, "--admin-listen", ANY_PORT])
             .args(["--ready-json", "--config", "argon.toml", "--data-dir"])
             .arg(&self.data_dir)
             .args(&self.arguments)
+            .args(more)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home())
             .stdin(Stdio::null())
@@ -235,9 +244,17 @@ impl Server {
 
     /// Starts it again on the same data folder, on other ports.
     pub fn start_again(&mut self) -> Result<()> {
-        let (child, listen, admin) = self.setup.launch()?;
+        let (child, listen, admin) = self.setup.launch(ANY_PORT, &[])?;
         (self.child, self.listen, self.admin) = (child, listen, admin);
         Ok(())
+    }
+
+    /// Replaces it by another process on the same address and data. Gives how the old one ended.
+    pub fn replace(&mut self) -> Result<ExitStatus> {
+        let (child, _, admin) = self.setup.launch(&self.listen, &["--take-over"])?;
+        let mut old = std::mem::replace(&mut self.child, child);
+        self.admin = admin;
+        eventually("the old server ends", || Ok(old.try_wait()?))
     }
 
     /// Lets it run on when this process ends. Gives its folder, which stays.

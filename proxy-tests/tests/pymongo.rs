@@ -47,11 +47,52 @@ impl Drop for PyMongo {
     }
 }
 
+/// Says aloud where it is not.
+fn is_there() -> bool {
+    let mut import = Command::new("python3");
+    let there =
+        succeeds(import.args(["-c", "import pymongo"]).env("PYTHONPATH", python_packages()));
+    if !there {
+        cannot_run("PyMongo", "it is not installed; `cargo verify` does that with python3 and pip");
+    }
+    there
+}
+
+/// By a URI that says there is a load balancer, by the branch's own port, and by its own socket.
+#[test]
+fn pymongo_takes_the_other_ways_to_a_branch() -> Result<()> {
+    if !is_there() {
+        return Ok(());
+    }
+    let server = Server::start()?;
+    server.project("demo")?;
+    let dev = server.branch("dev", &["--empty"])?;
+    let cli = server.cli();
+    let [port, socket] = ["port", "socket"].map(|door| cli.run(&["branch", door, "dev"]));
+    let uris = [
+        format!("{}&loadBalanced=true", dev.uri),
+        format!("{}?appName=mongodump", port?),
+        format!("{}?appName=mongorestore", socket?),
+    ];
+    let mut expected = Vec::new();
+    for (number, uri) in uris.iter().enumerate() {
+        let mut python = PyMongo::start(uri)?;
+        for text in ["before", "after"] {
+            let text = format!("{text}-{number}");
+            python.ask(&format!("insert {text}"))?;
+            expected.push(json!(text));
+            cli.run(&["branch", "suspend", "dev"])?;
+            assert_eq!(python.ask("changes")?, json!(expected), "{uri}");
+        }
+    }
+    let mut python = PyMongo::start(&uris[0])?;
+    assert_eq!(python.ask("transaction in-a-transaction")?, 1);
+    Ok(())
+}
+
 #[test]
 fn pymongo_goes_through_the_scenario() -> Result<()> {
-    let mut there = Command::new("python3");
-    if !succeeds(there.args(["-c", "import pymongo"]).env("PYTHONPATH", python_packages())) {
-        cannot_run("PyMongo", "it is not installed; `cargo verify` does that with python3 and pip");
+    if !is_there() {
         return Ok(());
     }
     let server = Server::start()?;

@@ -1,7 +1,7 @@
 //! Routes of branches.
 
 use argon_admin::types::{
-    self, Branch, CreateBranch, List, Operation, OperationKind, Problem, Version,
+    self, Branch, CreateBranch, List, OpenPort, Operation, OperationKind, Problem, Version,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -171,6 +171,76 @@ pub(super) async fn versions(
     Path((project, branch)): Names,
 ) -> Reply<List<Version>> {
     Ok(Json(List { items: app.branches.versions(&project, &branch)? }))
+}
+
+/// Give a branch a port of its own, which stays over restarts
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/port", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    request_body = OpenPort, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn open_port(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+    Json(request): Json<OpenPort>,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    let port = request.port;
+    app.begin(OperationKind::OpenDoor, project, branch, async move |branches, project, branch| {
+        branches.open_port(&project, &branch, port).await
+    })
+}
+
+/// Take a branch's own port away
+#[utoipa::path(delete, path = "/v1/projects/{project}/branches/{branch}/port", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn close_port(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::CloseDoor, project, branch, async |branches, project, branch| {
+        branches.close_port(&project, &branch).await
+    })
+}
+
+/// Give a branch a Unix socket of its own
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/socket", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn open_socket(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::OpenDoor, project, branch, async |branches, project, branch| {
+        branches.open_socket(&project, &branch).await
+    })
+}
+
+/// Take a branch's own Unix socket away
+#[utoipa::path(delete, path = "/v1/projects/{project}/branches/{branch}/socket", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn close_socket(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    app.begin(OperationKind::CloseDoor, project, branch, async |branches, project, branch| {
+        branches.close_socket(&project, &branch).await
+    })
 }
 
 /// Get an archive of a branch, as `mongodump --archive --gzip` writes; it wakes the branch

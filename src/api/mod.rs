@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
 use crate::branch::Branches;
 use guard::Reach;
 use operations::Operations;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub connections: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The largest archive that is taken as a base, bytes.
     pub archive_bytes_max: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A bound address, not yet served.

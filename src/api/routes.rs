@@ -34,11 +34,14 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::undelete))
         .routes(routes!(branches::purge))
         .routes(routes!(branches::versions))
+        .routes(routes!(branches::open_port, branches::close_port))
+        .routes(routes!(branches::open_socket, branches::close_socket))
         .routes(routes!(branches::dump))
         .routes(routes!(base::show, base::set))
         .routes(routes!(server::operations))
         .routes(routes!(server::operation))
         .routes(routes!(server::status))
+        .routes(routes!(server::metrics))
         .split_for_parts();
     let document = document.to_json().expect("the document is made of texts and numbers");
     routes

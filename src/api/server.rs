@@ -5,6 +5,8 @@ use std::time::Duration;
 use argon_admin::types::{List, Operation, Problem, Status};
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -65,4 +67,14 @@ pub(super) async fn status(State(app): State<App>) -> Json<Status> {
         branches,
         connections: (settings.connections)(),
     })
+}
+
+/// Counters and histograms, in Prometheus' text format
+#[utoipa::path(get, path = "/metrics", tag = "server", responses(
+    (status = 200, description = "All of them; docs/metrics.md says what they mean",
+     body = String, content_type = "text/plain"),
+))]
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let text = app.settings.metrics.text(&app.branches.observed());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }

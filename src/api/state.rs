@@ -55,7 +55,7 @@ impl App {
             }),
         };
         let working = work(self.branches.clone(), project, branch);
-        let outcome = async move { Ok(Some(OperationResult::Branch(working.await?))) };
+        let outcome = async move { Ok(Some(OperationResult::Branch(Box::new(working.await?)))) };
         self.operations.start(subject, outcome).map(Accepted)
     }
 }

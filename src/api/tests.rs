@@ -41,6 +41,7 @@ impl Server {
             store: Arc::new(LocalStore::open(dir.path().join("store")).unwrap()),
             compute: Arc::new(ProcessCompute::new(mongod).await.unwrap()),
             clock: Arc::clone(&clock),
+            metrics: Arc::default(),
         };
         let settings = crate::branch::Settings {
             data_dir: dir.path().to_owned(),
@@ -50,6 +51,7 @@ impl Server {
             sample_base: include_bytes!("../../proxy-tests/golden/shop.archive.gz"),
             cache_gb: 0.25,
             oplog_mb: 64,
+            clients_max: 100,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         let settings = Settings {
@@ -59,6 +61,7 @@ impl Server {
             clock,
             connections: Box::new(|| 7),
             archive_bytes_max: LIMIT,
+            metrics: Arc::default(),
         };
         let api = Api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let (address, closing) = (api.local_addr(), CancellationToken::new());
@@ -89,7 +92,7 @@ fn done(client: &Client, begun: Result<Operation, ClientError>) -> Operation {
 
 fn branch(operation: Operation) -> argon_admin::types::Branch {
     match operation.result {
-        Some(OperationResult::Branch(branch)) => branch,
+        Some(OperationResult::Branch(branch)) => *branch,
         other => panic!("{other:?}"),
     }
 }
@@ -283,7 +286,7 @@ async fn what_is_not_json_over_routes_is_served_too() {
     let document: Value = serde_json::from_str(&document.body).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), methods), (14, 18));
+    assert_eq!((paths.len(), methods), (17, 23));
     let branch = &document["components"]["schemas"]["CreateBranch"];
     assert_eq!(branch["additionalProperties"], false);
     assert_eq!(branch["required"], serde_json::json!(["name"]));

@@ -8,8 +8,9 @@ use argon_admin::types::IdleTimeout;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
+use super::client_limits::client_limits;
 use super::settings::{Flags, Values, read_file};
-use crate::base::limits::IDLE_TIMEOUT;
+use crate::base::limits::{ClientLimits, IDLE_TIMEOUT};
 use crate::store::Key;
 
 /// Everything that `argon serve` can be told, checked.
@@ -23,6 +24,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The idle time-out of branches that have none of their own.
     pub idle_timeout: IdleTimeout,
+    /// What clients may take.
+    pub limits: ClientLimits,
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
     /// Key in the store of the archive that new projects start from.
@@ -33,6 +36,17 @@ pub struct Config {
     pub log_format: LogFormat,
     /// How the server says that it listens.
     pub ready: Ready,
+    /// Whether a running server is replaced.
+    pub start: Start,
+}
+
+/// Whether another server may be running on the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// That is an error.
+    Alone,
+    /// It is told to end, and its clients come here.
+    TakeOver,
 }
 
 /// How log lines are written.
@@ -179,6 +193,7 @@ pub fn resolve(
             .or(data_folder)
             .ok_or(ConfigError::NoDataFolder)?,
         idle_timeout: idle_timeout(&layers)?,
+        limits: client_limits(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
         base_archive: base_archive.map_or_else(default_base_archive, |given| {
             given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
@@ -190,6 +205,7 @@ pub fn resolve(
         log_format: log_format
             .map_or(Ok(LogFormat::Text), |given| given.parse(LogFormat::named, "text or json"))?,
         ready: if flags.ready_json { Ready::Json } else { Ready::Text },
+        start: if flags.take_over { Start::TakeOver } else { Start::Alone },
     })
 }
 
@@ -229,13 +245,13 @@ impl LogFormat {
 }
 
 /// A value, and the flag, variable or key that gave it.
-struct Given {
+pub(super) struct Given {
     value: String,
     setting: String,
 }
 
 impl Given {
-    fn parse<T>(
+    pub(super) fn parse<T>(
         self,
         read: impl Fn(&str) -> Option<T>,
         expected: &'static str,
@@ -249,14 +265,14 @@ impl Given {
 }
 
 /// The places that a setting may come from.
-struct Layers<'a> {
+pub(super) struct Layers<'a> {
     flags: &'a Values,
     variable: &'a dyn Fn(&str) -> Option<String>,
     file: &'a Values,
 }
 
 impl Layers<'_> {
-    fn pick(
+    pub(super) fn pick(
         &self,
         key: &str,
         variable: &str,
@@ -320,8 +336,10 @@ mod tests {
             mongod: None,
             base_archive: "base/dump.archive".parse().unwrap(),
             log: "info".into(),
+            limits: ClientLimits::default(),
             log_format: LogFormat::Text,
             ready: Ready::Text,
+            start: Start::Alone,
         };
         assert_eq!(decide(&[], &[], "").unwrap(), expected);
         assert_eq!(expected.warnings(), Vec::<String>::new());
@@ -331,7 +349,31 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         type Show = fn(Config) -> String;
-        let rows: [(&str, &str, [&str; 3], Show); 8] = [
+        let rows: [(&str, &str, [&str; 3], Show); 14] = [
+            ("max_connections", "ARGON_MAX_CONNECTIONS", ["1", "2", "3"], |config| {
+                config.limits.connections.to_string()
+            }),
+            ("max_branch_connections", "ARGON_MAX_BRANCH_CONNECTIONS", ["1", "2", "3"], |config| {
+                config.limits.branch_connections.to_string()
+            }),
+            ("first_message_wait", "ARGON_FIRST_MESSAGE_WAIT", ["1s", "2s", "3s"], |config| {
+                format!("{:?}", config.limits.first_message_wait)
+            }),
+            ("hello_wait", "ARGON_HELLO_WAIT", ["1s", "2s", "3s"], |config| {
+                format!("{:?}", config.limits.hello_wait)
+            }),
+            (
+                "first_message_bytes",
+                "ARGON_FIRST_MESSAGE_BYTES",
+                ["2000", "3000", "4000"],
+                |config| config.limits.first_message_bytes.to_string(),
+            ),
+            (
+                "message_bytes",
+                "ARGON_MESSAGE_BYTES",
+                ["17000000", "18000000", "48000000"],
+                |config| config.limits.message_bytes.to_string(),
+            ),
             ("listen", "ARGON_LISTEN", ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], |config| {
                 config.listen.to_string()
             }),
@@ -391,7 +433,12 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 10] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 15] = [
+            (&["--max-connections", "0"], &[], "", "--max-connections is `0`: expected a number"),
+            (&[], &[("ARGON_HELLO_WAIT", "never")], "", "expected a time, as in 30s"),
+            (&[], &[], "first_message_bytes = \"65537\"", "bytes, 1024 to 65536"),
+            (&["--message-bytes", "48000001"], &[], "", "bytes, 16793600 to 48000000"),
+            (&["--message-bytes", "1000"], &[], "", "bytes, 16793600 to 48000000"),
             (&["--listen", "27017"], &[], "", "--listen is `27017`: expected IP:PORT"),
             (&[], &[("ARGON_ADMIN_LISTEN", "x")], "", "ARGON_ADMIN_LISTEN is `x`: expected IP"),
             (&[], &[], "listen = \"x\"", "`listen` in the configuration file is `x`"),

@@ -36,9 +36,41 @@ impl DataDirError {
     /// What to do next.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::InUse { .. } => "stop that server, or give this one another --data-dir",
+            Self::InUse { .. } => {
+                "stop that server, replace it with --take-over, or give this one another --data-dir"
+            }
             Self::Io { .. } => "give a directory that this user may write: --data-dir DIR",
         }
+    }
+}
+
+/// Whether somebody was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The server was, or is gone.
+    Yes,
+    /// Nobody knows which process it is.
+    No,
+}
+
+/// Asks the server that has the data directory to end. Its number is good as long as it holds the
+/// lock that it wrote the number into.
+pub(super) fn tell_to_end(pid: &str) -> Result<Told, DataDirError> {
+    let failed = |source| DataDirError::Io {
+        doing: "tell the old server to end: process",
+        path: pid.into(),
+        source,
+    };
+    // A server that has just taken the lock may not have written its number yet: to be asked again.
+    let Some(number) = pid.parse().ok().filter(|number| *number > 1) else { return Ok(Told::No) };
+    // SAFETY: kill takes plain numbers.
+    match unsafe { libc::kill(number, libc::SIGTERM) } {
+        0 => Ok(Told::Yes),
+        _ => match io::Error::last_os_error() {
+            // It has ended meanwhile.
+            gone if gone.raw_os_error() == Some(libc::ESRCH) => Ok(Told::Yes),
+            error => Err(failed(error)),
+        },
     }
 }
 

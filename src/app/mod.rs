@@ -4,8 +4,10 @@
 //! anything that one room can decide alone.
 //! Invariant: one server at a time has a data directory.
 
+mod client_limits;
 pub mod config;
 mod data_dir;
+mod descriptors;
 mod serve;
 pub mod settings;
 

@@ -3,22 +3,26 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon_admin::types;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::config::{Config, Ready};
-use super::data_dir::{DataDir, DataDirError};
+use super::config::{Config, Ready, Start};
+use super::data_dir::{self, DataDir, DataDirError, Told};
+use super::descriptors;
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::metrics::Metrics;
 use crate::branch::{BranchError, Branches, Parts, Settings};
 use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
-use crate::proxy::{Proxy, ProxyError};
+use crate::proxy::{Binding, Proxy, ProxyError};
 use crate::store::{LocalStore, StoreError};
 
 /// What new projects start from as long as nobody says otherwise.
@@ -29,6 +33,9 @@ const CACHE_GB: f64 = 0.25;
 
 /// Size of the oplog of new volumes, MB: what every boot samples, so it is kept small.
 const OPLOG_MB: u32 = 128;
+
+/// Between two looks at whether the old server has ended.
+const TAKE_OVER_PAUSE: Duration = Duration::from_millis(10);
 
 /// The process was told twice to stop: 128 + SIGINT, as shells count.
 const EXIT_STOPPED_TWICE: i32 = 130;
@@ -96,10 +103,28 @@ pub fn serve(config: Config, mongod: Mongod) -> Result<(), ServeError> {
 
 async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
     let stop = stop_on_signal()?;
-    let data_dir = DataDir::take(&config.data_dir)?;
+    if let Some(shortage) = descriptors::raise(config.limits.connections) {
+        warn!("{shortage}");
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let metrics = Arc::new(Metrics::new());
+    let bind = |binding| {
+        let (clock, limits) = (clock.clone(), config.limits.clone());
+        Proxy::bind(config.listen, binding, clock, limits, metrics.clone())
+    };
     // Bound before the branches are there: a client of the first seconds waits, it is not refused.
-    let proxy = Proxy::bind(config.listen, clock.clone()).await?;
+    let (data_dir, proxy) = match config.start {
+        Start::Alone => {
+            let data_dir = DataDir::take(&config.data_dir)?;
+            (data_dir, bind(Binding::Alone).await?)
+        }
+        Start::TakeOver => {
+            let proxy = bind(Binding::TakeOver).await?;
+            let Some(data_dir) = take_over(&config, &stop).await? else { return Ok(()) };
+            (data_dir, proxy)
+        }
+    };
+    // Not before: a server that was replaced has this address to its end.
     let api = Api::bind(config.admin_listen).await?;
     let connections = proxy.connections();
     let about = api::Settings {
@@ -112,8 +137,9 @@ async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
         clock: clock.clone(),
         connections: Box::new(move || connections.value() as u64),
         archive_bytes_max: api::ARCHIVE_BYTES_MAX,
+        metrics: metrics.clone(),
     };
-    let branches = open(&config, mongod, &data_dir, &proxy, clock).await?;
+    let branches = open(&config, mongod, &data_dir, &proxy, clock, metrics).await?;
     announce(&config, &proxy, &api, &data_dir).map_err(ServeError::Announce)?;
     tokio::join!(
         proxy.serve(branches.clone(), stop.clone()),
@@ -126,12 +152,43 @@ async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
     }
 }
 
+/// Tells the server that has the data directory to end, and waits until it has. `None` where this
+/// one is told to end first.
+async fn take_over(
+    config: &Config,
+    stop: &CancellationToken,
+) -> Result<Option<DataDir>, ServeError> {
+    let begun = Instant::now();
+    let mut told = None;
+    loop {
+        match DataDir::take(&config.data_dir) {
+            Ok(data_dir) => {
+                info!(waited_ms = begun.elapsed().as_millis() as u64, "took over");
+                return Ok(Some(data_dir));
+            }
+            Err(DataDirError::InUse { pid, .. }) => {
+                // A second server may have taken it over before us: that one is told too.
+                if told.as_ref() != Some(&pid) && data_dir::tell_to_end(&pid)? == Told::Yes {
+                    info!(pid, "taking over: told the old server to end");
+                    told = Some(pid);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            () = sleep(TAKE_OVER_PAUSE) => {}
+        }
+    }
+}
+
 async fn open(
     config: &Config,
     mongod: Mongod,
     data_dir: &DataDir,
     proxy: &Proxy,
     clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 ) -> Result<Branches, ServeError> {
     let path = data_dir.path();
     let parts = Parts {
@@ -139,6 +196,7 @@ async fn open(
         store: Arc::new(LocalStore::open(path.join("store"))?),
         compute: Arc::new(ProcessCompute::new(mongod).await?),
         clock,
+        metrics,
     };
     let settings = Settings {
         data_dir: path.to_owned(),
@@ -148,6 +206,7 @@ async fn open(
         sample_base: SAMPLE_BASE,
         cache_gb: CACHE_GB,
         oplog_mb: OPLOG_MB,
+        clients_max: config.limits.branch_connections,
     };
     Ok(Branches::open(parts, settings).await?)
 }

@@ -21,6 +21,10 @@ pub struct Flags {
     /// When listening, print one line of JSON on stdout: {"listen":…,"admin":…,"pid":…}
     #[arg(long)]
     pub ready_json: bool,
+    /// Replace the server that runs on the data directory: listen beside it, tell it to end, wait
+    /// for its data. New clients wait meanwhile, none is refused
+    #[arg(long)]
+    pub take_over: bool,
 }
 
 /// Settings as text, from the flags or from the file: what they mean is decided in one place,
@@ -44,6 +48,30 @@ pub struct Values {
     /// [default: 5m] [env: ARGON_IDLE_TIMEOUT] [file: idle_timeout]
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<String>,
+    /// Most client connections at once [default: 8000] [env: ARGON_MAX_CONNECTIONS] [file:
+    /// max_connections]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<String>,
+    /// Most connections that use one branch at once [default: 4000] [env:
+    /// ARGON_MAX_BRANCH_CONNECTIONS] [file: max_branch_connections]
+    #[arg(long, value_name = "N")]
+    pub max_branch_connections: Option<String>,
+    /// Close a new connection that sends no whole message in this time [default: 30s] [env:
+    /// ARGON_FIRST_MESSAGE_WAIT] [file: first_message_wait]
+    #[arg(long, value_name = "TIME")]
+    pub first_message_wait: Option<String>,
+    /// Close a connection that has said no hello and is silent for this time [default: 30s] [env:
+    /// ARGON_HELLO_WAIT] [file: hello_wait]
+    #[arg(long, value_name = "TIME")]
+    pub hello_wait: Option<String>,
+    /// Largest message, and so most memory, of a connection that has said no hello, bytes [default:
+    /// 65536] [env: ARGON_FIRST_MESSAGE_BYTES] [file: first_message_bytes]
+    #[arg(long, value_name = "BYTES")]
+    pub first_message_bytes: Option<String>,
+    /// Largest message of a client, bytes; drivers split their writes accordingly [default:
+    /// 48000000] [env: ARGON_MESSAGE_BYTES] [file: message_bytes]
+    #[arg(long, value_name = "BYTES")]
+    pub message_bytes: Option<String>,
     /// The mongod to run [default: on PATH, else in Argon's cache, else downloaded into it] [env:
     /// ARGON_MONGOD] [file: mongod]
     #[arg(long, value_name = "FILE")]
@@ -117,6 +145,21 @@ mod tests {
             &format!("[default: {}] [env: ARGON_ADMIN_LISTEN]", defaults.admin_listen),
             "[env: ARGON_DATA_DIR] [file: data_dir]",
             &format!("[default: {}] [env: ARGON_IDLE_TIMEOUT]", defaults.idle_timeout),
+            &format!("[default: {}] [env: ARGON_MAX_CONNECTIONS]", defaults.limits.connections),
+            &format!(
+                "[default: {}] [env: ARGON_MAX_BRANCH_CONNECTIONS]",
+                defaults.limits.branch_connections
+            ),
+            &format!(
+                "[default: {:?}] [env: ARGON_FIRST_MESSAGE_WAIT]",
+                defaults.limits.first_message_wait
+            ),
+            &format!("[default: {:?}] [env: ARGON_HELLO_WAIT]", defaults.limits.hello_wait),
+            &format!(
+                "[default: {}] [env: ARGON_FIRST_MESSAGE_BYTES]",
+                defaults.limits.first_message_bytes
+            ),
+            &format!("[default: {}] [env: ARGON_MESSAGE_BYTES]", defaults.limits.message_bytes),
             "[env: ARGON_MONGOD] [file: mongod]",
             &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
             &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),

@@ -59,8 +59,15 @@ pub const SAVES_AT_ONCE: usize = 4;
 /// Half of the 20000 that a default hard limit on descriptors allows in the containers we met.
 pub const CONNECTIONS_MAX: usize = 8_000;
 
-/// How long a new connection may take to say hello.
+/// Most connections that may use one branch at once, so that one application's leak leaves the
+/// others theirs. Those that only say hello and ping, as drivers' monitors, do not count.
+pub const BRANCH_CONNECTIONS_MAX: usize = 4_000;
+
+/// How long a new connection may take to send its first message.
 pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a connection that has sent messages, but no hello, may be silent.
+pub const HELLO_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a client may stand still inside a message, sending or taking it, before its connection
 /// is closed: meanwhile it keeps its branch awake.
@@ -89,3 +96,33 @@ pub const ATTACH_WAIT: Duration = Duration::from_secs(10);
 
 /// How long requests in flight may take to end when the server shuts down.
 pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// What clients may take; the defaults are the constants above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// See [`CONNECTIONS_MAX`].
+    pub connections: usize,
+    /// See [`BRANCH_CONNECTIONS_MAX`].
+    pub branch_connections: usize,
+    /// See [`FIRST_MESSAGE_WAIT`].
+    pub first_message_wait: Duration,
+    /// See [`HELLO_WAIT`].
+    pub hello_wait: Duration,
+    /// See [`FIRST_MESSAGE_BYTES_MAX`].
+    pub first_message_bytes: usize,
+    /// See [`MESSAGE_BYTES_MAX`].
+    pub message_bytes: usize,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS_MAX,
+            branch_connections: BRANCH_CONNECTIONS_MAX,
+            first_message_wait: FIRST_MESSAGE_WAIT,
+            hello_wait: HELLO_WAIT,
+            first_message_bytes: FIRST_MESSAGE_BYTES_MAX,
+            message_bytes: MESSAGE_BYTES_MAX,
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! What every room stands on: ids, names, time, limits, counts, back-off, blocking and parallel work.
+//! What every room stands on: ids, names, time, limits, counts, metrics, back-off, blocking and
+//! parallel work.
 //!
 //! Job: the small types that travel between rooms. Not its job: any I/O but the clock and the
 //! operating system's randomness.
@@ -11,5 +12,6 @@ pub mod gauge;
 pub mod idle;
 pub mod ids;
 pub mod limits;
+pub mod metrics;
 pub mod name;
 pub mod parallel;

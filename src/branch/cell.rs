@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,14 +12,17 @@ use tracing::{error, info, warn};
 use super::lease::{Lease, Use};
 use super::life::Life;
 use super::parked::{Parking, Waiter};
+use super::report::WakeReport;
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
 use super::{BranchError, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
+use crate::base::gauge::{Counted, Gauge};
 use crate::base::ids::BranchId;
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
 };
+use crate::base::metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, LocalData};
 
@@ -40,6 +43,8 @@ pub(super) struct Cell {
     pub(super) project: Name,
     /// Client connections that are routed here, for people to see.
     pub(super) clients: AtomicUsize,
+    /// Those of them that have used it.
+    users: Gauge,
     parking: Parking,
     inner: Mutex<Inner>,
 }
@@ -52,6 +57,8 @@ struct Inner {
     /// While a transition runs: where its outcome is announced.
     transition: Option<watch::Sender<Outcome>>,
     failure: Option<Failure>,
+    /// How long the last wake took.
+    last_wake: Option<Arc<WakeReport>>,
     /// Saves that failed in a row.
     failed_saves: u32,
 }
@@ -68,6 +75,7 @@ pub(super) struct Snapshot {
     pub(super) state: State,
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
+    pub(super) last_wake: Option<Arc<WakeReport>>,
 }
 
 /// What a command finds.
@@ -99,6 +107,7 @@ impl Cell {
             name: row.name.clone(),
             project,
             clients: AtomicUsize::new(0),
+            users: Gauge::default(),
             parking: Parking::default(),
             inner: Mutex::new(Inner {
                 state,
@@ -106,6 +115,7 @@ impl Cell {
                 life: None,
                 transition: None,
                 failure: None,
+                last_wake: None,
                 failed_saves: 0,
             }),
         })
@@ -114,7 +124,8 @@ impl Cell {
     pub(super) fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
-        Snapshot { state: inner.state, row: inner.row.clone(), in_flight }
+        let last_wake = inner.last_wake.clone();
+        Snapshot { state: inner.state, row: inner.row.clone(), in_flight, last_wake }
     }
 
     pub(super) fn state(&self) -> State {
@@ -123,6 +134,11 @@ impl Cell {
 
     pub(super) fn row(&self) -> BranchRow {
         self.lock().row.clone()
+    }
+
+    /// How many commands wait for it.
+    pub(super) fn parked(&self) -> usize {
+        self.parking.count()
     }
 
     pub(super) fn life(&self) -> Option<Arc<Life>> {
@@ -235,6 +251,7 @@ impl Cell {
             return;
         }
         warn!(branch = %self.id, name = %self.name, "mongod died: {how}");
+        life.report.tell();
         life.finish();
         inner.life = None;
         inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
@@ -246,12 +263,19 @@ impl Cell {
         let mut inner = self.lock();
         let (event, outcome) = match result {
             Ok(life) => {
+                shared.metrics.wake(metrics::Outcome::Done);
+                // Where commands wait, the first of them completes the report.
+                if self.parking.is_empty() {
+                    life.report.tell();
+                }
+                inner.last_wake = Some(life.report.clone());
                 inner.life = Some(Arc::new(life));
                 inner.failure = None;
                 inner.row.error = None;
                 (Event::WakeDone, Ok(()))
             }
             Err(source) => {
+                shared.metrics.wake(metrics::Outcome::Failed);
                 let source = Arc::new(source);
                 let error = BranchError::Wake { branch: self.name.clone(), source };
                 warn!(branch = %self.id, name = %self.name, error = error.chain(), "wake failed");
@@ -273,14 +297,18 @@ impl Cell {
     /// The end of a save.
     pub(super) fn saved(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<(), BranchError>) {
         let mut inner = self.lock();
-        inner.life = None;
+        if let Some(life) = inner.life.take() {
+            life.report.tell();
+        }
         let (event, outcome) = match result {
             Ok(()) => {
+                shared.metrics.suspend(metrics::Outcome::Done);
                 inner.row.error = None;
                 inner.failed_saves = 0;
                 (Event::Saved, Ok(()))
             }
             Err(source) => {
+                shared.metrics.suspend(metrics::Outcome::Failed);
                 let kept = shared.layout.branch(self.id).db();
                 let source = Arc::new(source);
                 let error = BranchError::Save { branch: self.name.clone(), kept, source };
@@ -420,17 +448,37 @@ impl fmt::Debug for Cell {
 
 /// Counts a client connection for as long as it lives.
 #[derive(Debug)]
-pub(super) struct ClientCount(Arc<Cell>);
+pub(super) struct ClientCount {
+    cell: Arc<Cell>,
+    /// Taken with its first command.
+    place: OnceLock<Counted>,
+}
 
 impl ClientCount {
     pub(super) fn new(cell: Arc<Cell>) -> Self {
         cell.clients.fetch_add(1, Ordering::Relaxed);
-        Self(cell)
+        Self { cell, place: OnceLock::new() }
+    }
+
+    /// Takes one of the branch's places, unless this connection has one. A refused connection may
+    /// try again with its next command.
+    pub(super) fn take_place(&self, shared: &Shared) -> Result<(), BranchError> {
+        if self.place.get().is_some() {
+            return Ok(());
+        }
+        let max = shared.settings.clients_max;
+        let Some(place) = self.cell.users.try_enter(max) else {
+            shared.metrics.turned_away(metrics::TurnedAway::BranchFull);
+            return Err(BranchError::TooManyClients { branch: self.cell.name.clone(), max });
+        };
+        // A second place, taken at the same time, is given back by this drop.
+        drop(self.place.set(place));
+        Ok(())
     }
 }
 
 impl Drop for ClientCount {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+        self.cell.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -54,6 +54,8 @@ pub(super) async fn create(
         origin_version: start.origin.map(|_| start.version),
         local: LocalData::None,
         error: None,
+        port: None,
+        socket: false,
     };
     // The head first: a branch without a head could not be woken, a head that no catalog knows is
     // only garbage.

@@ -65,6 +65,12 @@ pub enum BranchError {
     Conflict { branch: Name, reason: &'static str },
     #[error("this volume was written by MongoDB {volume}, and this server runs {server}")]
     MongodVersion { volume: String, server: String },
+    #[error("branch `{branch}` has {max} connections that use it, as many as it may")]
+    TooManyClients { branch: Name, max: usize },
+    #[error("listen on {address} for branch `{branch}`")]
+    Listen { branch: Name, address: String, source: Arc<io::Error> },
+    #[error("listen for branch `{branch}`: the path {} is longer than a socket's may be", path.display())]
+    SocketPath { branch: Name, path: PathBuf },
     #[error("the server is shutting down")]
     Closing,
     #[error("{doing} {}", path.display())]
@@ -120,6 +126,9 @@ impl BranchError {
             Self::Save { .. } => ("save_failed", 503),
             Self::Conflict { .. } => ("recovery_conflict", 409),
             Self::MongodVersion { .. } => ("mongod_version", 409),
+            Self::TooManyClients { .. } => ("too_many_clients", 503),
+            Self::Listen { .. } => ("listen_failed", 409),
+            Self::SocketPath { .. } => ("socket_path_too_long", 409),
             Self::Closing => ("shutting_down", 503),
             Self::Base { source } if source.is_damage() => ("invalid_archive", 422),
             Self::Base { .. } => ("base_failed", 500),
@@ -185,6 +194,17 @@ impl BranchError {
             }
             Self::Conflict { branch, .. } => {
                 format!("create a new branch from one of `argon branch list-versions {branch}`")
+            }
+            Self::TooManyClients { .. } => {
+                "close connections (is a client made for every request?), or raise \
+                 --max-branch-connections"
+                    .into()
+            }
+            Self::Listen { .. } => {
+                "take another port: `--port N`, or none to get a free one".into()
+            }
+            Self::SocketPath { branch, .. } => {
+                format!("use `argon branch port {branch}`, or a shorter --data-dir")
             }
             Self::Closing => "try again when it is up again".into(),
             _ if self.is_full() => "make room on the disk".into(),

@@ -30,13 +30,13 @@ pub enum Use {
 pub struct BranchHandle {
     pub(super) shared: Arc<Shared>,
     pub(super) cell: Arc<Cell>,
-    pub(super) _count: Arc<ClientCount>,
+    pub(super) count: Arc<ClientCount>,
 }
 
 impl BranchHandle {
     pub(super) fn new(shared: Arc<Shared>, cell: Arc<Cell>) -> Self {
         let count = Arc::new(ClientCount::new(cell.clone()));
-        Self { shared, cell, _count: count }
+        Self { shared, cell, count }
     }
 
     /// The branch's id.
@@ -68,13 +68,14 @@ impl BranchHandle {
     /// one wake that all who ask at the same time share.
     ///
     /// # Errors
-    /// The branch is deleted, its wake failed (then, or within the back-off before), the wait took
+    /// Too many connections use the branch, it is deleted, its wake failed (then, or within the back-off before), the wait took
     /// longer than [`WAKE_WAIT`], too many wait already, or the server is shutting down.
     ///
     /// `buffered` is how many bytes at most are held in memory for it meanwhile.
     ///
     /// Cancel safe: dropping the future stops waiting, and the wake goes on for the others.
     pub async fn acquire(&self, use_: Use, buffered: usize) -> Result<Lease, BranchError> {
+        self.count.take_place(&self.shared)?;
         let deadline = Instant::now() + WAKE_WAIT;
         let mut waiter = Waiter::new(buffered);
         loop {
@@ -117,6 +118,17 @@ impl Lease {
     /// Which life of the branch this is; a connection made in another one is of no use.
     pub fn epoch(&self) -> Epoch {
         self.life.epoch
+    }
+
+    /// Nobody's command is to follow: the report of this life's wake is complete.
+    pub(super) fn tell_wake(&self) {
+        self.life.report.tell();
+    }
+
+    /// Tells that the first command of a connection that was made anew can go out: the last phase
+    /// of a wake ends with the first one.
+    pub fn attached(&self) {
+        self.life.attached();
     }
 
     /// The Unix socket of the branch's mongod in this life.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lease::Use;
+use super::report::WakeReport;
 use crate::base::ids::Epoch;
 use crate::compute::Instance;
 use crate::store::ETag;
@@ -23,6 +24,8 @@ pub(super) struct Life {
     /// The head as this life claimed it, and what it must still be when it is moved.
     pub(super) head: Head,
     pub(super) etag: ETag,
+    /// How long its wake took.
+    pub(super) report: Arc<WakeReport>,
     /// Cancelled when its mongod is about to be stopped, or died; ends its watch, and whatever else
     /// has no use without it.
     pub(super) ended: CancellationToken,
@@ -35,12 +38,18 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(instance: Arc<dyn Instance>, head: Head, etag: ETag) -> Self {
+    pub(super) fn new(
+        instance: Arc<dyn Instance>,
+        head: Head,
+        etag: ETag,
+        report: WakeReport,
+    ) -> Self {
         Self {
             epoch: head.epoch,
             instance,
             head,
             etag,
+            report: Arc::new(report),
             ended: CancellationToken::new(),
             over: AtomicBool::new(false),
             started: Instant::now(),
@@ -52,6 +61,11 @@ impl Life {
 
     pub(super) fn socket(&self) -> &Path {
         self.instance.socket()
+    }
+
+    /// A command's connection to mongod stands.
+    pub(super) fn attached(&self) {
+        self.report.attached(self.started);
     }
 
     /// Its mongod is about to be stopped, or died.

@@ -5,6 +5,7 @@
 //! DATA/work/BRANCH/restoring/   a dbpath that is being made; worthless after a crash
 //! DATA/work/BRANCH/mongod.log   mongod's log of the present or last life
 //! RUN/BRANCH/                   the directory of mongod's Unix socket
+//! DATA/sockets/P.B.sock         the Unix socket that branch B of project P has on request
 //! DATA/seed/ID/                 the same, for the volumes that branches start from
 //! ```
 
@@ -21,7 +22,7 @@ use crate::base::blocking::blocking;
 /// A Unix socket's path ends at 107 bytes (unix(7)); the directory of a branch and mongod's name
 /// for its socket take this many of them.
 const SOCKET_TAIL_BYTES: usize = "/01arz3ndektsv4rrffq69g5fav/mongodb-65535.sock".len();
-const SOCKET_PATH_BYTES_MAX: usize = 107;
+pub(super) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The directories of a server.
 #[derive(Clone, Debug)]
@@ -132,7 +133,7 @@ impl Workspace {
     }
 }
 
-fn make_private(dir: &Path) -> Result<(), BranchError> {
+pub(super) fn make_private(dir: &Path) -> Result<(), BranchError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -4,20 +4,22 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use argon_admin::types;
+use argon_admin::types::{self, BranchState};
 use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
 
+use super::Door;
 use super::cell::{Attach, Cell, Patience, ended};
 use super::lease::{BranchHandle, Lease, Use};
 use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, history, seed, view};
+use super::{BranchError, base, create, doors, history, seed, view};
 use crate::archive;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::SAVES_AT_ONCE;
+use crate::base::metrics::Observed;
 use crate::base::name::Name;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
@@ -27,7 +29,7 @@ use crate::wire::Client;
 /// All projects and branches of a server. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Branches {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Branches {
@@ -43,6 +45,7 @@ impl Branches {
         let shared = Shared::new(parts, settings, layout, server)?;
         shared.volumes.prepare().await?;
         seed::empty(&shared).await?;
+        doors::open_all(&shared);
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
         Ok(Self { shared })
@@ -188,7 +191,14 @@ impl Branches {
         let mut waiter = Waiter::new(0);
         loop {
             match cell.attach(&self.shared, Use::Work, Patience::TryNow, &mut waiter)? {
-                Attach::Lease(lease) => return Ok(lease),
+                Attach::Lease(lease) => {
+                    drop(waiter);
+                    // Where commands wait too, the first of them completes the report.
+                    if cell.parked() == 0 {
+                        lease.tell_wake();
+                    }
+                    return Ok(lease);
+                }
                 Attach::Wait(outcome) => match ended(outcome).await {
                     Ok(()) | Err(BranchError::Save { .. }) => {}
                     Err(error) => return Err(error),
@@ -205,6 +215,7 @@ impl Branches {
     pub async fn delete(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
         let cell = self.live(project, branch)?;
         cell.settle(&self.shared, Event::Delete).await?;
+        self.shared.doors.close_both(cell.id).await;
         view::branch(&self.shared, &cell)
     }
 
@@ -227,6 +238,7 @@ impl Branches {
         cell.update_row(&self.shared, |row| row.deleted = None)?;
         cell.settle(&self.shared, Event::Undelete).await?;
         self.shared.add_live(&cell);
+        doors::reopen(&self.shared, &cell);
         view::branch(&self.shared, &cell)
     }
 
@@ -323,6 +335,31 @@ impl Branches {
         Ok(BranchHandle::new(self.shared.clone(), cell))
     }
 
+    /// The branch that a door belongs to. Wakes nothing.
+    ///
+    /// # Errors
+    /// It was deleted.
+    pub fn route_door(&self, door: &Door) -> Result<BranchHandle, BranchError> {
+        let cell = self.cell(door.branch).filter(|cell| cell.state() != State::Deleted);
+        let deleted = || BranchError::Deleted { branch: door.name.clone() };
+        Ok(BranchHandle::new(self.shared.clone(), cell.ok_or_else(deleted)?))
+    }
+
+    /// What metrics are not told as it happens.
+    pub fn observed(&self) -> Observed {
+        let parked = self.shared.cells.iter().map(|cell| cell.parked() as u64).sum();
+        let counts = view::counts(self.shared.cells.iter().map(|cell| cell.state()));
+        let branches = vec![
+            (BranchState::Suspended.as_str(), counts.suspended),
+            (BranchState::Waking.as_str(), counts.waking),
+            (BranchState::Running.as_str(), counts.running),
+            (BranchState::Suspending.as_str(), counts.suspending),
+            (BranchState::Unsaved.as_str(), counts.unsaved),
+            (BranchState::Deleted.as_str(), counts.deleted),
+        ];
+        Observed { parked, branches }
+    }
+
     /// How many projects there are, and how many branches in which state.
     pub fn counts(&self) -> (u64, types::BranchCounts) {
         let states = self.shared.cells.iter().map(|cell| cell.state());
@@ -338,6 +375,7 @@ impl Branches {
     /// Returns the branches whose writes could not be stored; they are kept on this disk.
     pub async fn close(&self) -> Vec<BranchError> {
         self.shared.closing.cancel();
+        self.shared.doors.close_all().await;
         let failed = save_all(&self.shared).await;
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
@@ -348,7 +386,7 @@ impl Branches {
         self.shared.cells.get(&id).map(|cell| cell.clone())
     }
 
-    fn live(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
+    pub(super) fn live(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
         self.shared.live(&project.parse()?, &branch.parse()?)
     }
 

@@ -9,6 +9,7 @@
 mod base;
 mod cell;
 mod create;
+mod doors;
 mod error;
 mod history;
 mod lease;
@@ -17,6 +18,7 @@ mod local;
 mod manage;
 mod parked;
 mod reconcile;
+mod report;
 mod save;
 mod seed;
 mod shared;
@@ -27,6 +29,7 @@ mod view;
 mod wake;
 mod watch;
 
+pub use doors::{Door, DoorListener};
 pub use error::BranchError;
 pub use lease::{BranchHandle, Lease, Use};
 pub use manage::Branches;

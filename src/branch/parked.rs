@@ -69,6 +69,10 @@ impl Parking {
         }
     }
 
+    pub(super) fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.borrow().commands == 0
     }

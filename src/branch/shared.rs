@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use argon_admin::types::IdleTimeout;
 use dashmap::DashMap;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::BranchError;
 use super::cell::Cell;
+use super::doors::Doors;
 use super::local::{Layout, Workspace};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::STARTS_AT_ONCE;
+use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Compute, Instance, ServerFacts};
@@ -41,6 +45,8 @@ pub struct Settings {
     pub cache_gb: f64,
     /// Size of the oplog of new volumes, MB.
     pub oplog_mb: u32,
+    /// Most connections that may use one branch at once.
+    pub clients_max: usize,
 }
 
 /// The rooms below, as one server uses them.
@@ -54,6 +60,8 @@ pub struct Parts {
     pub compute: Arc<dyn Compute>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 pub(super) struct Shared {
@@ -63,6 +71,8 @@ pub(super) struct Shared {
     pub(super) volumes: Volumes,
     pub(super) compute: Arc<dyn Compute>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) doors: Doors,
     pub(super) layout: Layout,
     pub(super) server: ServerId,
     /// What runs on behalf of branches; the server's end waits for it.
@@ -90,7 +100,8 @@ impl Shared {
         layout: Layout,
         server: ServerId,
     ) -> Result<Arc<Self>, BranchError> {
-        let Parts { catalog, store, compute, clock } = parts;
+        let Parts { catalog, store, compute, clock, metrics } = parts;
+        let doors = Doors::new(&settings)?;
         let mut names = BTreeMap::new();
         let mut project_names = BTreeMap::<ProjectId, Name>::new();
         for row in catalog.projects()? {
@@ -115,6 +126,8 @@ impl Shared {
             store,
             compute,
             clock,
+            metrics,
+            doors,
             layout,
             server,
             tasks: TaskTracker::new(),
@@ -142,7 +155,17 @@ impl Shared {
         &self,
         workspace: &Workspace,
     ) -> Result<Arc<dyn Instance>, BranchError> {
+        Ok(self.start_in_turn(workspace).await?.0)
+    }
+
+    /// The same, and how long the turn was waited for.
+    pub(super) async fn start_in_turn(
+        &self,
+        workspace: &Workspace,
+    ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+        let asked = Instant::now();
         let _turn = self.starts.acquire().await.map_err(|_| BranchError::Closing)?;
+        let queued = asked.elapsed();
         workspace.make_socket_dir()?;
         let cell = compute::Cell {
             dbpath: workspace.db(),
@@ -151,7 +174,7 @@ impl Shared {
             cache_gb: self.settings.cache_gb,
             oplog_mb: self.settings.oplog_mb,
         };
-        Ok(self.compute.start(cell).await?)
+        Ok((self.compute.start(cell).await?, queued))
     }
 
     pub(super) fn project(&self, name: &Name) -> Result<ProjectRow, BranchError> {

@@ -26,6 +26,7 @@ async fn open(data_dir: &Path) -> Branches {
         store: Arc::new(LocalStore::open(data_dir.join("store")).unwrap()),
         compute: Arc::new(ProcessCompute::new(mongod.await.unwrap()).await.unwrap()),
         clock: Arc::new(SystemClock::default()),
+        metrics: Arc::default(),
     };
     let settings = Settings {
         data_dir: data_dir.to_owned(),
@@ -35,6 +36,7 @@ async fn open(data_dir: &Path) -> Branches {
         sample_base: include_bytes!("../../data/base_dump.archive"),
         cache_gb: 0.25,
         oplog_mb: 16,
+        clients_max: 100,
     };
     Branches::open(parts, settings).await.unwrap()
 }

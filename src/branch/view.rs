@@ -49,6 +49,10 @@ pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, Bran
         ),
         clients: cell.clients.load(Ordering::Relaxed) as u64,
         in_flight: now.in_flight as u64,
+        last_wake: now.last_wake.map(|report| report.view()),
+        port_uri: row.port.map(|port| shared.doors.port_uri(port)),
+        socket_uri: row.socket.then(|| shared.doors.socket_uri(cell)),
+        listen_error: shared.doors.failure(cell.id),
         size_bytes: head.map_or(0, |version| version.total_bytes),
     })
 }

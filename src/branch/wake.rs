@@ -1,15 +1,16 @@
 //! From a suspended branch to a mongod that takes commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
 
 use super::BranchError;
 use super::cell::Cell;
 use super::life::Life;
 use super::local::Workspace;
 use super::reconcile::reconcile;
+use super::report::WakeReport;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
@@ -35,13 +36,14 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
             row.local = local;
         }
     })?;
-    let instance = match row.local {
-        LocalData::Present { .. } => shared.start(&workspace).await?,
+    let mut restored = begun.elapsed();
+    let (instance, queue) = match row.local {
+        LocalData::Present { .. } => shared.start_in_turn(&workspace).await?,
         LocalData::None => {
             restore(shared, &workspace, head.version).await?;
-            info!(branch = %cell.id, name = %cell.name, ms = millis(begun), "restored");
+            restored = begun.elapsed();
             match start_fresh(shared, &workspace).await {
-                Ok(instance) => instance,
+                Ok(started) => started,
                 Err(error) => {
                     // It never served: nothing is lost, and it takes no room.
                     workspace.discard_data()?;
@@ -51,8 +53,8 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
         }
     };
     cell.update_row(shared, |row| row.local = local)?;
-    info!(branch = %cell.id, name = %cell.name, epoch = %head.epoch, ms = millis(begun), "awake");
-    Ok(Life::new(instance, head, etag))
+    let report = WakeReport::new(shared, &head, queue, restored, instance.start_phases());
+    Ok(Life::new(instance, head, etag, report))
 }
 
 /// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
@@ -60,14 +62,10 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
 async fn start_fresh(
     shared: &Shared,
     workspace: &Workspace,
-) -> Result<Arc<dyn Instance>, BranchError> {
-    let (started, synced) = tokio::join!(shared.start(workspace), workspace.sync());
+) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+    let (started, synced) = tokio::join!(shared.start_in_turn(workspace), workspace.sync());
     synced?;
     started
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes a version the workspace's dbpath.

@@ -1,5 +1,7 @@
 //! Branches in the catalog.
 
+use std::num::NonZeroU16;
+
 use rusqlite::{Connection, ToSql, params};
 
 use super::Catalog;
@@ -23,7 +25,8 @@ impl Catalog {
     /// a live branch of the project has its name.
     pub fn insert_branch(&self, branch: &BranchRow) -> Result<(), CatalogError> {
         let sql = format!(
-            "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+             ?14, ?15)",
             BranchRow::COLUMNS
         );
         write(&self.lock(), &sql, branch)
@@ -105,7 +108,8 @@ impl Catalog {
 fn update(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogError> {
     let sql = "UPDATE branches SET project = ?2, name = ?3, head = ?4, epoch = ?5, \
         idle_timeout_ms = ?6, created_ms = ?7, deleted_ms = ?8, origin_branch = ?9, \
-        origin_version = ?10, local_base = ?11, local_saving = ?12, error = ?13 WHERE id = ?1";
+        origin_version = ?10, local_base = ?11, local_saving = ?12, error = ?13, \
+        port = ?14, socket = ?15 WHERE id = ?1";
     let rows = write(connection, sql, branch)
         .map_err(CatalogError::failed_to_name("update a branch", &branch.name))?;
     if rows == 0 {
@@ -131,6 +135,8 @@ fn write(connection: &Connection, sql: &str, branch: &BranchRow) -> rusqlite::Re
         local_base,
         local_saving,
         branch.error,
+        branch.port.map_or(0, NonZeroU16::get),
+        branch.socket,
     ])
 }
 
@@ -172,6 +178,8 @@ mod tests {
                 origin_version: Some(origin.id),
                 local,
                 error: error.map(str::to_owned),
+                port: error.and(NonZeroU16::new(65_535)),
+                socket: error.is_some(),
                 ..row
             };
             catalog.update_branch(&row).unwrap();

@@ -1,5 +1,6 @@
 //! The rows, and how they are read from and written to SQLite.
 
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use rusqlite::types::Type;
@@ -50,6 +51,10 @@ pub struct BranchRow {
     pub local: LocalData,
     /// The last failure that is not yet repaired, for people to read.
     pub error: Option<String>,
+    /// A port of its own.
+    pub port: Option<NonZeroU16>,
+    /// Whether it has a Unix socket of its own.
+    pub socket: bool,
 }
 
 /// Whether a working directory holds writes that no version has.
@@ -108,7 +113,7 @@ impl ProjectRow {
 
 impl BranchRow {
     pub(super) const COLUMNS: &str = "id, project, name, head, epoch, idle_timeout_ms, created_ms, \
-        deleted_ms, origin_branch, origin_version, local_base, local_saving, error";
+        deleted_ms, origin_branch, origin_version, local_base, local_saving, error, port, socket";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let saving = parsed_or_null(row, "local_saving")?;
@@ -128,6 +133,8 @@ impl BranchRow {
                 None => LocalData::None,
             },
             error: row.get("error")?,
+            port: NonZeroU16::new(row.get("port")?),
+            socket: row.get("socket")?,
         })
     }
 }

@@ -13,7 +13,8 @@ const APPLICATION_ID: i64 = 0x4172_676e;
 ///
 /// Ids are text (26 characters), times milliseconds since 1970, sizes bytes. What a version came
 /// from is not a foreign key: a version outlives the branch and the parent it had.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE versions (
         id             TEXT PRIMARY KEY,
         branch         TEXT,
@@ -63,7 +64,13 @@ const MIGRATIONS: &[&str] = &["
         key   TEXT PRIMARY KEY,
         value BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- A branch's own ways in: a port, 0 being none, and whether there is a Unix socket.
+    ALTER TABLE branches ADD COLUMN port INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE branches ADD COLUMN socket INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Refuses a database that is not a catalog before anything in it is changed.
 pub(super) fn check_kind(connection: &Connection, path: &Path) -> Result<(), CatalogError> {

@@ -60,6 +60,8 @@ impl Bench {
             origin_version: None,
             local: LocalData::None,
             error: None,
+            port: None,
+            socket: false,
         };
         self.catalog.insert_branch(&row).unwrap();
         row

@@ -18,6 +18,7 @@ mod suite;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bson::Document;
@@ -53,6 +54,15 @@ pub struct ServerFacts {
     pub fcv: String,
 }
 
+/// How long the two steps of a start took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartPhases {
+    /// From the start of the process until it listened.
+    pub listening: Duration,
+    /// From then until it was a writable primary.
+    pub primary: Duration,
+}
+
 /// Something that can run mongods.
 #[async_trait]
 pub trait Compute: Send + Sync + fmt::Debug {
@@ -75,6 +85,11 @@ pub trait Instance: Send + Sync + fmt::Debug {
 
     /// What it said of itself when it became ready.
     fn facts(&self) -> &ServerFacts;
+
+    /// How long its start took, where that is known.
+    fn start_phases(&self) -> StartPhases {
+        StartPhases::default()
+    }
 
     /// Returns when the process has ended, whoever ended it.
     async fn wait(&self) -> Exit;

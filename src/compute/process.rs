@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
+use super::StartPhases;
 use super::isolate::{self, Isolation};
 use super::mongod::Mongod;
 use super::ready::{self, Member, Volume};
@@ -108,6 +109,7 @@ impl Compute for ProcessCompute {
         {
             return Err(ComputeError::io("remove the old socket", &socket, source));
         }
+        let begun = tokio::time::Instant::now();
         let child = self.spawner.spawn(self.command(&cell, port)?).await?;
         let process = Process::watch(child, socket, cell.log.clone());
         let member = Member { host: format!("127.0.0.1:{port}"), volume };
@@ -116,9 +118,11 @@ impl Compute for ProcessCompute {
             exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&cell.log) }),
         };
         match facts {
-            Ok(facts) => {
+            Ok((facts, listening)) => {
+                let start =
+                    StartPhases { listening: listening - begun, primary: listening.elapsed() };
                 debug!(pid = process.pid, "mongod is a writable primary");
-                Ok(Arc::new(Ready { process, facts }))
+                Ok(Arc::new(Ready { process, facts, start }))
             }
             Err(error) => {
                 process.kill().await;
@@ -133,6 +137,7 @@ impl Compute for ProcessCompute {
 struct Ready {
     process: Process,
     facts: ServerFacts,
+    start: StartPhases,
 }
 
 #[async_trait]
@@ -143,6 +148,10 @@ impl Instance for Ready {
 
     fn facts(&self) -> &ServerFacts {
         &self.facts
+    }
+
+    fn start_phases(&self) -> StartPhases {
+        self.start
     }
 
     async fn wait(&self) -> Exit {

@@ -39,15 +39,16 @@ pub(super) enum Volume {
 }
 
 /// Waits for the socket, sees to it that the replica set has this one member, and waits until it
-/// is a writable primary. Returns what the server says of itself.
+/// is a writable primary. Returns what the server says of itself, and when it began to listen.
 pub(super) async fn writable_primary(
     socket: &Path,
     member: &Member,
     limit: Duration,
-) -> Result<ServerFacts, ComputeError> {
+) -> Result<(ServerFacts, Instant), ComputeError> {
     let deadline = Instant::now() + limit;
     timeout_at(deadline, async {
         let mut client = connect(socket).await;
+        let listening = Instant::now();
         settle_membership(&mut client, member).await?;
         let hello = await_primary(&mut client).await?;
         let build_info = run(&mut client, doc! { "buildInfo": 1 }).await?;
@@ -58,7 +59,7 @@ pub(super) async fn writable_primary(
             .and_then(|fcv| fcv.get_str("version"))
             .unwrap_or_default()
             .to_owned();
-        Ok(ServerFacts { hello, build_info, fcv })
+        Ok((ServerFacts { hello, build_info, fcv }, listening))
     })
     .await
     .unwrap_or(Err(ComputeError::NotReady { socket: socket.to_owned(), limit }))

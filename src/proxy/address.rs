@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use crate::base::name::{InvalidName, Name};
+use crate::branch::Door;
 
 /// The prefix is required: tools set appNames of their own.
 const PREFIX: &str = "argon.";
@@ -26,6 +27,16 @@ pub(super) enum AddressError {
     /// It is somebody else's.
     #[error("the connection string names no branch: its appName is `{0}`")]
     Foreign(String),
+    /// The way that the client came by belongs to another branch.
+    #[error("the appName `{app_name}` names a branch, and {door} is for branch `{owner}` alone")]
+    Disagree {
+        /// The whole appName.
+        app_name: String,
+        /// The port or socket.
+        door: String,
+        /// Whose it is.
+        owner: String,
+    },
     /// It has the prefix, and then no names.
     #[error("the appName `{text}` names no branch")]
     Name {
@@ -52,6 +63,25 @@ impl Address {
             }
             None => Self { project: None, branch: name(rest)? },
         })
+    }
+
+    /// Checks what a client said that came by a branch's own port or socket. Its appName need name
+    /// no branch, but must not name another one.
+    pub(super) fn check(door: &Door, app_name: Option<&str>) -> Result<(), AddressError> {
+        match Self::parse(app_name) {
+            Err(AddressError::Missing | AddressError::Foreign(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(Self { project, branch })
+                if branch == door.name && project.as_ref().is_none_or(|p| *p == door.project) =>
+            {
+                Ok(())
+            }
+            Ok(_) => Err(AddressError::Disagree {
+                app_name: app_name.unwrap_or_default().to_owned(),
+                door: door.at.clone(),
+                owner: format!("{}/{}", door.project, door.name),
+            }),
+        }
     }
 }
 

@@ -9,7 +9,11 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::Connection;
+use crate::base::gauge::Counted;
+#[cfg(test)]
+use crate::base::gauge::Gauge;
 use crate::base::limits::ATTACH_WAIT;
+use crate::base::metrics::Metrics;
 use crate::wire::{Client, WireError};
 
 /// A connection that said hello, with the client's metadata, and serves one request at a time.
@@ -17,6 +21,7 @@ use crate::wire::{Client, WireError};
 pub(super) struct Back {
     /// The connection.
     pub(super) connection: Connection<UnixStream>,
+    _counted: Counted,
     /// Whether it may serve others.
     pub(super) tie: Tie,
     client: Option<RawDocumentBuf>,
@@ -37,18 +42,21 @@ impl Back {
     pub(super) async fn attach(
         socket: &Path,
         client: Option<&RawDocument>,
+        metrics: &Metrics,
     ) -> Result<Self, WireError> {
         let stream = timeout(ATTACH_WAIT, greet(socket, client)).await.unwrap_or_else(|_| {
             let doing = format!("connect to {}", socket.display());
             Err(WireError::io(doing)(io::ErrorKind::TimedOut.into()))
         })?;
         let client = client.map(ToOwned::to_owned);
-        Ok(Self { connection: Connection::new(stream), tie: Tie::Loose, client })
+        let connection = Connection::new(stream);
+        Ok(Self { connection, _counted: metrics.back.enter(), tie: Tie::Loose, client })
     }
 
     #[cfg(test)]
     pub(super) fn over(stream: UnixStream, client: Option<RawDocumentBuf>) -> Self {
-        Self { connection: Connection::new(stream), tie: Tie::Loose, client }
+        let connection = Connection::new(stream);
+        Self { connection, _counted: Gauge::default().enter(), tie: Tie::Loose, client }
     }
 
     /// Whether it said hello with this metadata.
@@ -111,7 +119,7 @@ mod tests {
             (None, good, &without),
         ] {
             let (_dir, socket, peer) = mongod(answer);
-            let mut back = Back::attach(&socket, metadata).await.unwrap();
+            let mut back = Back::attach(&socket, metadata, &Metrics::new()).await.unwrap();
             let (heard, stream) = peer.await.unwrap();
             assert_eq!(heard, *expected);
             assert!(back.is_of(metadata) && !back.is_of(Some(&rawdoc! { "other": 1 })));
@@ -126,9 +134,9 @@ mod tests {
     async fn a_socket_without_a_server_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
-        assert!(Back::attach(&socket, None).await.is_err());
+        assert!(Back::attach(&socket, None, &Metrics::new()).await.is_err());
         drop(UnixListener::bind(&socket).unwrap());
-        assert!(Back::attach(&socket, None).await.is_err());
+        assert!(Back::attach(&socket, None, &Metrics::new()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -136,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mongod.sock");
         let _listener = UnixListener::bind(&socket).unwrap();
-        let error = Back::attach(&socket, None).await.unwrap_err();
+        let error = Back::attach(&socket, None, &Metrics::new()).await.unwrap_err();
         assert!(error.retryable(), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! What a command is to the proxy: one table, decided by the command's name alone.
 
 use super::forbidden::{Forbidden, forbidden};
+use crate::base::metrics::CommandClass;
 
 /// How a command is treated. The classes of the design's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,19 @@ pub(super) enum Cleanup {
     AbortTransaction,
     /// `logout`.
     Logout,
+}
+
+impl Class {
+    /// What it is counted as.
+    pub(super) fn counted(self) -> CommandClass {
+        match self {
+            Self::Local(_) => CommandClass::Local,
+            Self::Cleanup(_) => CommandClass::Cleanup,
+            Self::Probe => CommandClass::Probe,
+            Self::Guarded | Self::Continuation | Self::Work => CommandClass::Work,
+            Self::Refused(_) => CommandClass::Refused,
+        }
+    }
 }
 
 /// Whether the command may make its connection somebody's.

@@ -22,7 +22,7 @@ pub enum ProxyError {
         source: io::Error,
     },
     /// No hello came in time.
-    #[error("the client said no hello within {waited:?}")]
+    #[error("the client sent nothing on its way to a hello for {waited:?}")]
     Late {
         /// The limit.
         waited: Duration,

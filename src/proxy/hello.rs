@@ -6,7 +6,7 @@
 //! `server-discovery-and-monitoring`, `load-balancers`.
 
 use bson::oid::ObjectId;
-use bson::{DateTime, Document, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
+use bson::{DateTime, Document, RawBson, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
 use super::class::Local;
 use crate::base::clock::Timestamp;
@@ -79,6 +79,8 @@ pub(super) struct Moment {
     pub(super) now: Timestamp,
     /// The connection's number.
     pub(super) connection: u64,
+    /// The largest message that is taken from clients, bytes.
+    pub(super) message_bytes: usize,
     /// For clients that believe in a load balancer.
     pub(super) service: Option<ObjectId>,
 }
@@ -95,9 +97,9 @@ pub(super) fn hello_reply(form: Local, facts: &Document, moment: Moment) -> RawD
     reply.append(cstr!("msg"), "isdbgrid");
     for key in FACTS {
         if let (Some(value), Ok(key)) = (facts.get(key), <&bson::raw::CStr>::try_from(key))
-            && let Ok(value) = bson::RawBson::try_from(value.clone())
+            && let Ok(value) = RawBson::try_from(value.clone())
         {
-            reply.append(key, value);
+            reply.append(key, within(key.as_str(), value, moment.message_bytes));
         }
     }
     let now_ms = i64::try_from(moment.now.unix_ms()).unwrap_or(i64::MAX);
@@ -111,6 +113,17 @@ pub(super) fn hello_reply(form: Local, facts: &Document, moment: Moment) -> RawD
     reply.append(cstr!("readOnly"), false);
     reply.append(cstr!("ok"), 1.0);
     reply
+}
+
+/// A fact as clients may know it: where less is taken here than mongod takes, they split their
+/// writes accordingly.
+fn within(key: &str, value: RawBson, message_bytes: usize) -> RawBson {
+    match (key, value) {
+        ("maxMessageSizeBytes", RawBson::Int32(bytes)) => {
+            RawBson::Int32(i32::try_from(message_bytes).unwrap_or(i32::MAX).min(bytes))
+        }
+        (_, value) => value,
+    }
 }
 
 /// The same for a branch's whole life. An unknown branch has an id of zeros: its hello must still
@@ -165,8 +178,12 @@ mod tests {
     }
 
     fn reply(form: Local, service: Option<ObjectId>) -> Document {
-        let moment =
-            Moment { now: Timestamp::from_unix_ms(5_000), connection: 1 << 33 | 7, service };
+        let moment = Moment {
+            now: Timestamp::from_unix_ms(5_000),
+            connection: 1 << 33 | 7,
+            message_bytes: 48_000_000,
+            service,
+        };
         Document::try_from(&*hello_reply(form, &facts(), moment)).unwrap()
     }
 

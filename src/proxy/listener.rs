@@ -1,25 +1,29 @@
 //! Accepting clients: nothing that one of them does, and no shortage of the machine, ends it.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+use super::binding::{self, Binding};
 use super::error::ProxyError;
-use super::session::{House, Session};
+use super::reception::Reception;
+use super::session::House;
 use crate::base::backoff::Backoff;
 use crate::base::clock::Clock;
 use crate::base::gauge::Gauge;
-use crate::base::limits::{CONNECTIONS_MAX, DRAIN_WAIT};
-use crate::branch::Branches;
+use crate::base::limits::ClientLimits;
+use crate::base::metrics::Metrics;
+use crate::branch::{Branches, Door, DoorListener};
 
 /// Between two tries to accept while the machine has no descriptor or memory left for it.
 const ACCEPT_PAUSE: Backoff =
@@ -29,6 +33,7 @@ const ACCEPT_PAUSE: Backoff =
 /// then four probes unanswered.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// A port on which clients are served.
 #[derive(Debug)]
@@ -36,16 +41,24 @@ pub struct Proxy {
     listener: TcpListener,
     address: SocketAddr,
     clock: Arc<dyn Clock>,
-    connections: Gauge,
+    limits: ClientLimits,
+    metrics: Arc<Metrics>,
 }
 
 impl Proxy {
     /// Listens on an address; port 0 picks one.
-    pub async fn bind(address: SocketAddr, clock: Arc<dyn Clock>) -> Result<Self, ProxyError> {
+    pub async fn bind(
+        address: SocketAddr,
+        binding: Binding,
+        clock: Arc<dyn Clock>,
+        limits: ClientLimits,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ProxyError> {
         let failed = |source| ProxyError::Bind { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = binding::listen(address, binding).map_err(failed)?;
+        let listener = TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, address, clock, connections: Gauge::default() })
+        Ok(Self { listener, address, clock, limits, metrics })
     }
 
     /// The address, with the port that was picked.
@@ -55,85 +68,88 @@ impl Proxy {
 
     /// How many clients are connected; stays good when the proxy serves.
     pub fn connections(&self) -> Gauge {
-        self.connections.clone()
+        self.metrics.front.clone()
     }
 
-    /// Serves clients until `stop` is cancelled. Then nobody is accepted any more, commands at hand
-    /// are finished (for at most [`DRAIN_WAIT`]), and all connections are closed.
+    /// Serves clients, those who come by branches' own doors too, until `stop` is cancelled. Then
+    /// nobody is accepted any more, commands at hand are finished (for a limited time), and all
+    /// connections are closed.
     pub async fn serve(self, branches: Branches, stop: CancellationToken) {
-        let house = Arc::new(House { branches, clock: self.clock, pools: Arc::default() });
-        let sessions = TaskTracker::new();
-        let cut_off = CancellationToken::new();
-        let mut number = 0;
-        let mut admission = Admission::new(self.connections, CONNECTIONS_MAX);
+        let mut doors = branches.doors();
+        let Self { listener, clock, limits, metrics, .. } = self;
+        let house = House { branches, clock, metrics, limits, pools: Arc::default() };
+        let reception = Arc::new(Reception::new(house, stop.clone()));
+        let served = TaskTracker::new();
         loop {
-            let (stream, peer) = select! {
+            select! {
                 biased;
                 () = stop.cancelled() => break,
-                accepted = next_client(&self.listener) => accepted,
-            };
-            let Some(counted) = admission.admit(peer) else { continue };
-            number += 1;
-            prepare(&stream);
-            debug!(connection = number, %peer, "a client connected");
-            let session = Session::new(house.clone(), number, stream, stop.clone());
-            let cut_off = cut_off.clone();
-            sessions.spawn(async move {
-                let _counted = counted;
-                let outcome = select! {
-                    outcome = session.run() => outcome,
-                    () = cut_off.cancelled() => Err(ProxyError::Drained),
-                };
-                match outcome {
-                    Ok(()) => debug!(connection = number, %peer, "a client left"),
-                    Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        debug!(connection = number, %peer, error, "a client's connection ended");
+                (stream, peer) = next(|| listener.accept()) => {
+                    prepare(&stream);
+                    reception.welcome(stream, peer, None);
+                }
+                Some((door, listener)) = doors.recv() => {
+                    served.spawn(serve_door(door, listener, reception.clone(), stop.clone()));
+                }
+            }
+        }
+        drop((listener, doors));
+        served.close();
+        served.wait().await;
+        reception.drain().await;
+    }
+}
+
+/// Accepts at a door until it is closed.
+async fn serve_door(
+    door: Door,
+    listener: DoorListener,
+    reception: Arc<Reception>,
+    stop: CancellationToken,
+) {
+    let door = Arc::new(door);
+    let closed = || async {
+        select! {
+            () = stop.cancelled() => {}
+            () = door.closing.cancelled() => {}
+        }
+    };
+    let unfit = |error: io::Error| warn!(door = door.at, %error, "a listener cannot be served");
+    match listener {
+        DoorListener::Port(listener) => match TcpListener::from_std(listener) {
+            Err(error) => unfit(error),
+            Ok(listener) => loop {
+                select! {
+                    biased;
+                    () = closed() => return,
+                    (stream, peer) = next(|| listener.accept()) => {
+                        prepare(&stream);
+                        reception.welcome(stream, peer, Some(&door));
                     }
                 }
-            });
-        }
-        drop(self.listener);
-        sessions.close();
-        if timeout(DRAIN_WAIT, sessions.wait()).await.is_err() {
-            info!(connections = sessions.len(), "commands still run after the drain: cut off");
-            cut_off.cancel();
-            sessions.wait().await;
-        }
-    }
-}
-
-/// Who may come in. The first refused of a row is a warning, the others would only fill the log.
-struct Admission {
-    connections: Gauge,
-    max: usize,
-    full: bool,
-}
-
-impl Admission {
-    fn new(connections: Gauge, max: usize) -> Self {
-        Self { connections, max, full: false }
-    }
-
-    fn admit(&mut self, peer: SocketAddr) -> Option<crate::base::gauge::Counted> {
-        let counted = self.connections.try_enter(self.max);
-        match counted {
-            Some(_) => self.full = false,
-            None if !self.full => {
-                self.full = true;
-                warn!(%peer, max = self.max, "too many connections: new clients are turned away");
-            }
-            None => debug!(%peer, "turned away: too many connections"),
-        }
-        counted
+            },
+        },
+        DoorListener::Socket(listener) => match UnixListener::from_std(listener) {
+            Err(error) => unfit(error),
+            Ok(listener) => loop {
+                select! {
+                    biased;
+                    () = closed() => return,
+                    // The peer of a Unix socket has no address.
+                    (stream, _) = next(|| listener.accept()) => {
+                        reception.welcome(stream, &door.at, Some(&door));
+                    }
+                }
+            },
+        },
     }
 }
 
 /// The next client, whatever goes wrong until one comes. Cancel safe.
-async fn next_client(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn next<T, F: Future<Output = io::Result<T>>>(accept: impl Fn() -> F) -> T {
     let mut failures = 0;
     loop {
-        match listener.accept().await {
+        match accept().await {
             Ok(client) => return client,
             Err(error) => match pause_after(&error, &mut failures) {
                 None => debug!(%error, "a client left unaccepted"),
@@ -161,9 +177,13 @@ fn is_one_clients(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Commands are small and waited for: they must not be held back to be sent together.
+/// Commands are small and waited for: they must not be held back to be sent together. (The other
+/// side, mongod's Unix socket, holds nothing back and knows when its peer is gone.)
 fn prepare(stream: &TcpStream) {
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
     let set =
         stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = set {
@@ -195,16 +215,17 @@ mod tests {
         assert_eq!(pause_after(&shortage(), &mut failures), Some(ACCEPT_PAUSE.cap));
     }
 
-    #[test]
-    fn no_more_than_the_cap_come_in() {
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        let gauge = Gauge::default();
-        let mut admission = Admission::new(gauge.clone(), 2);
-        let first = admission.admit(peer);
-        let second = admission.admit(peer);
-        assert!(first.is_some() && second.is_some() && admission.admit(peer).is_none());
-        drop(first);
-        assert!(admission.admit(peer).is_some());
-        assert_eq!(gauge.value(), 1);
+    #[tokio::test]
+    async fn an_accepted_socket_sends_at_once_and_notices_a_vanished_peer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream);
+        assert!(stream.nodelay().unwrap());
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
     }
 }

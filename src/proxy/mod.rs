@@ -9,6 +9,7 @@
 
 mod address;
 mod back;
+mod binding;
 mod class;
 mod connection;
 mod dying;
@@ -16,9 +17,11 @@ mod error;
 mod forbidden;
 mod hello;
 mod listener;
+mod metered;
 mod opening;
 mod pace;
 mod pool;
+mod reception;
 mod reply;
 mod request;
 mod response;
@@ -29,6 +32,7 @@ mod scripted;
 mod session;
 mod skim;
 
+pub use binding::Binding;
 pub use error::ProxyError;
 pub use listener::Proxy;
 pub use opening::Foreign;

@@ -1,13 +1,13 @@
 //! A connection's first message: the only point where anybody at all may send anything.
 
 use std::fmt;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::error::ProxyError;
-use crate::base::limits::{FIRST_MESSAGE_BYTES_MAX, FIRST_MESSAGE_WAIT};
 use crate::wire::{Header, WireError};
 
 /// How many of the first bytes are shown in the log.
@@ -68,13 +68,16 @@ impl Foreign {
 /// `None` is a client that went away without a word. Cancel safe.
 pub(super) async fn first_header<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Connection<S>,
+    wait: Duration,
+    bytes_max: usize,
 ) -> Result<Option<Header>, ProxyError> {
-    let late = |_| ProxyError::Late { waited: FIRST_MESSAGE_WAIT };
-    timeout(FIRST_MESSAGE_WAIT, whole_message(client)).await.map_err(late)?
+    let late = |_| ProxyError::Late { waited: wait };
+    timeout(wait, whole_message(client, bytes_max)).await.map_err(late)?
 }
 
 async fn whole_message<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Connection<S>,
+    bytes_max: usize,
 ) -> Result<Option<Header>, ProxyError> {
     loop {
         if let Some(protocol) = Foreign::recognise(client.ahead()) {
@@ -98,8 +101,8 @@ async fn whole_message<S: AsyncRead + AsyncWrite + Unpin>(
     let header = client.header().await.map_err(|source| no_message(client, source))?;
     let Some(header) = header else { return Ok(None) };
     let length = header.length as usize;
-    if length > FIRST_MESSAGE_BYTES_MAX {
-        let source = WireError::TooLarge { length, max: FIRST_MESSAGE_BYTES_MAX };
+    if length > bytes_max {
+        let source = WireError::TooLarge { length, max: bytes_max };
         return Err(no_message(client, source));
     }
     // The rest must come within the same time.
@@ -114,16 +117,21 @@ fn no_message<S>(client: &Connection<S>, source: WireError) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncWriteExt, duplex};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::base::limits::{FIRST_MESSAGE_BYTES_MAX, FIRST_MESSAGE_WAIT};
     use crate::wire::OpCode;
+
+    async fn first(client: &mut Connection<DuplexStream>) -> Result<Option<Header>, ProxyError> {
+        first_header(client, FIRST_MESSAGE_WAIT, FIRST_MESSAGE_BYTES_MAX).await
+    }
 
     async fn open(bytes: &[u8]) -> Result<Option<Header>, ProxyError> {
         let (mut far, near) = duplex(1 << 20);
         far.write_all(bytes).await.unwrap();
         drop(far);
-        first_header(&mut Connection::new(near)).await
+        first(&mut Connection::new(near)).await
     }
 
     fn message(length: i32) -> Vec<u8> {
@@ -180,7 +188,7 @@ mod tests {
         for sent in [&b""[..], b"\x64\0", &message(100)[..15], &message(100)] {
             let (mut far, near) = duplex(1024);
             far.write_all(sent).await.unwrap();
-            let outcome = first_header(&mut Connection::new(near)).await;
+            let outcome = first(&mut Connection::new(near)).await;
             assert!(matches!(outcome, Err(ProxyError::Late { .. })), "{sent:?}: {outcome:?}");
         }
     }

@@ -88,6 +88,11 @@ impl Request {
         !self.found().flags.is_some_and(|flags| flags.contains(MsgFlags::MORE_TO_COME))
     }
 
+    /// Whether the proxy holds all of it at once, so that its time is not the client's.
+    pub(super) fn is_small(&self) -> bool {
+        self.header.length as usize <= RELAY_BYTES
+    }
+
     /// The command's document, where the message is whole in the client's buffer.
     pub(super) fn document<'c, C>(
         &self,

@@ -1,5 +1,7 @@
 //! mongod's reply on its way to the client: header checked, bytes untouched, in chunks.
 
+use std::time::Instant;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -8,6 +10,8 @@ use super::connection::Connection;
 use super::dying::{HEAD_BYTES, last_words, suspicious};
 use super::error::ProxyError;
 use super::request::unless_stalled;
+use crate::base::limits::RELAY_BYTES;
+use crate::base::metrics::{Metrics, Step};
 use crate::wire::{Header, MsgFlags, OpCode, WireError};
 
 /// Why a reply did not reach the client whole.
@@ -39,6 +43,7 @@ pub(super) async fn relay_reply<C, B>(
     client: &mut Connection<C>,
     id: i32,
     drain: &CancellationToken,
+    metrics: &Metrics,
     is_over: impl Fn() -> bool,
 ) -> Result<(), Broken>
 where
@@ -62,7 +67,11 @@ where
                 return Err(Broken::Stopping { last_words, answers });
             }
         }
+        let begun = Instant::now();
         pass_on(branch, client, &header, answers).await?;
+        if header.length as usize <= RELAY_BYTES {
+            metrics.held(Step::Reply, begun.elapsed());
+        }
         if !flags.contains(MsgFlags::MORE_TO_COME) {
             return Ok(());
         }
@@ -149,8 +158,9 @@ mod tests {
         }
 
         async fn relay(&mut self) -> Result<(), Broken> {
-            let never = || false;
-            relay_reply(&mut self.branch, &mut self.client, 5, &self.drain, never).await
+            let (metrics, never) = (Metrics::new(), || false);
+            let (branch, client) = (&mut self.branch, &mut self.client);
+            relay_reply(branch, client, 5, &self.drain, &metrics, never).await
         }
 
         /// Everything that the client got.

@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::Proxy;
 use super::error::ProxyError;
 use super::scripted::{Scene, Visitor};
+use super::{Binding, Proxy};
 use crate::base::clock::SystemClock;
 use crate::base::gauge::Gauge;
-use crate::base::limits::{BACKS_AT_REST_MAX, PARKED_BYTES_MAX};
+use crate::base::limits::{BACKS_AT_REST_MAX, ClientLimits, PARKED_BYTES_MAX};
 use crate::branch::Use;
 use crate::wire::{Client, Header, Msg, MsgFlags, OpCode, encode_msg, read_message};
 
@@ -540,7 +540,10 @@ async fn a_drain_lets_the_command_at_hand_finish_and_sends_the_rest_away() {
 /// A proxy on a port of its own, and the task that serves.
 async fn serving(scene: &Scene) -> (SocketAddr, Gauge, JoinHandle<()>) {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-    let proxy = Proxy::bind(any_port, Arc::new(SystemClock::default())).await.unwrap();
+    let clock = Arc::new(SystemClock::default());
+    let limits = ClientLimits::default();
+    let bound = Proxy::bind(any_port, Binding::Alone, clock, limits, Arc::default()).await;
+    let proxy = bound.unwrap();
     let (address, connections) = (proxy.local_addr(), proxy.connections());
     let serving = tokio::spawn(proxy.serve(scene.branches.clone(), scene.drain.clone()));
     (address, connections, serving)

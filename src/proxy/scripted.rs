@@ -20,7 +20,7 @@ use super::pool::Pools;
 use super::session::{House, Session};
 use crate::base::clock::SystemClock;
 use crate::base::gauge::Gauge;
-use crate::base::limits::MESSAGE_BYTES_MAX;
+use crate::base::limits::{ClientLimits, MESSAGE_BYTES_MAX};
 use crate::branch::{Branches, Parts, Settings};
 use crate::catalog::Catalog;
 use crate::compute::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts};
@@ -46,6 +46,7 @@ impl Scene {
             store: Arc::new(LocalStore::open(dir.path().join("store")).unwrap()),
             compute: compute.clone(),
             clock: Arc::new(SystemClock::default()),
+            metrics: Arc::default(),
         };
         let settings = Settings {
             data_dir: dir.path().to_owned(),
@@ -55,6 +56,7 @@ impl Scene {
             sample_base: empty_archive(),
             cache_gb: 0.25,
             oplog_mb: 16,
+            clients_max: 100,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         branches.create_project("shop").await.unwrap();
@@ -81,8 +83,13 @@ impl Scene {
     pub(super) fn connect(&self) -> (DuplexStream, JoinHandle<Result<(), ProxyError>>) {
         let (far, near) = duplex(1 << 20);
         let clock = Arc::new(SystemClock::default());
-        let house =
-            Arc::new(House { branches: self.branches.clone(), clock, pools: self.pools.clone() });
+        let house = Arc::new(House {
+            branches: self.branches.clone(),
+            clock,
+            metrics: Arc::default(),
+            limits: ClientLimits::default(),
+            pools: self.pools.clone(),
+        });
         let session = Session::new(house, 7, near, self.drain.clone());
         (far, tokio::spawn(session.run()))
     }

@@ -5,7 +5,7 @@
 //! Messages are handled one after the other, in the order in which they came.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
 use bytes::{Bytes, BytesMut};
@@ -27,10 +27,9 @@ use super::reply::{Code, Refusal, Retry, Sent, dead_reference, nothing_to_tidy};
 use super::request::{Request, Side, unless_stalled};
 use super::response::{Broken, relay_reply};
 use crate::base::clock::Clock;
-use crate::base::limits::{
-    FIRST_MESSAGE_BYTES_MAX, PARKED_AHEAD_BYTES, RELAY_BYTES, UNPACKED_BYTES_MAX,
-};
-use crate::branch::{BranchHandle, Branches, Lease, Use};
+use crate::base::limits::{ClientLimits, PARKED_AHEAD_BYTES, RELAY_BYTES, UNPACKED_BYTES_MAX};
+use crate::base::metrics::{Metrics, Step};
+use crate::branch::{BranchHandle, Branches, Door, Lease, Use};
 use crate::wire::{
     Header, MsgFlags, OpCode, Query, ReplyFlags, WireError, decompress, encode_msg, encode_reply,
 };
@@ -45,6 +44,10 @@ pub(super) struct House {
     pub(super) branches: Branches,
     /// The time, for hello.
     pub(super) clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// What clients may take.
+    pub(super) limits: ClientLimits,
     /// Connections to the branches' mongods.
     pub(super) pools: Arc<Pools>,
 }
@@ -60,6 +63,10 @@ pub(super) struct Session<S> {
     seat: Option<Arc<Seat>>,
     drain: CancellationToken,
     last_reply_id: i32,
+    /// The branch's own way that the client came by.
+    door: Option<Arc<Door>>,
+    /// Whether anything was said yet.
+    spoke: bool,
 }
 
 /// What a command needs to be relayed.
@@ -98,7 +105,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             seat: None,
             drain,
             last_reply_id: 0,
+            door: None,
+            spoke: false,
         }
+    }
+
+    /// For a client that came by a branch's own port or socket.
+    pub(super) fn through(self, door: Option<Arc<Door>>) -> Self {
+        Self { door, ..self }
     }
 
     /// Serves the client until it leaves, must leave, or the drain lets it go.
@@ -115,6 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn messages(&mut self) -> Result<(), ProxyError> {
         while let Some(header) = self.next_header().await? {
+            self.spoke = true;
+            let (length, max) = (header.length as usize, self.house.limits.message_bytes);
+            if length > max {
+                return Err(ProxyError::client(WireError::TooLarge { length, max }));
+            }
             match header.opcode {
                 OpCode::Msg => self.command(header).await?,
                 OpCode::Query => self.query(header).await?,
@@ -128,11 +147,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// Waits for the client's next message.
     async fn next_header(&mut self) -> Result<Option<Header>, ProxyError> {
         self.client.shrink();
-        let Self { client, greeting, drain, .. } = self;
+        let Self { client, greeting, drain, house, spoke, .. } = self;
+        let wait = match *spoke {
+            false => house.limits.first_message_wait,
+            true => house.limits.hello_wait,
+        };
         let header = async {
             match greeting {
                 Some(_) => client.header().await.map_err(ProxyError::client),
-                None => first_header(client).await,
+                None => first_header(client, wait, house.limits.first_message_bytes).await,
             }
         };
         select! {
@@ -144,8 +167,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// An OP_MSG.
     async fn command(&mut self, header: Header) -> Result<(), ProxyError> {
+        let begun = Instant::now();
         let mut request = Request::open(&mut self.client, header).await?;
-        let answer = match request.class() {
+        let class = request.class();
+        self.house.metrics.command(class.counted());
+        let answer = match class {
             Class::Local(local) => {
                 if let Some(hello) = request.document(&self.client)? {
                     let greeting = self.greeting_in(local, hello)?;
@@ -156,22 +182,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             Class::Refused(row) => forbidden_reply(&request, row),
             Class::Guarded => match forbidden_arguments(request.document(&self.client)?) {
                 Some(row) => forbidden_reply(&request, row),
-                None => return self.relay(request, Demand::Awake(Use::Work)).await,
+                None => return self.relay(request, Demand::Awake(Use::Work), begun).await,
             },
             Class::Cleanup(cleanup) => match self.running(Use::Probe) {
-                Some(lease) => return self.relay(request, Demand::Granted(lease)).await,
+                Some(lease) => return self.relay(request, Demand::Granted(lease), begun).await,
                 None => nothing_to_tidy(cleanup, request.document(&self.client)?),
             },
-            Class::Probe => return self.relay(request, Demand::Awake(Use::Probe)).await,
+            Class::Probe => return self.relay(request, Demand::Awake(Use::Probe), begun).await,
             class => {
                 let continues = class == Class::Continuation || request.continues_transaction();
                 let commits = request.found().command.as_deref() == Some("commitTransaction");
                 // A wrong address is told as such.
                 if !continues || commits || self.branch().is_err() {
-                    return self.relay(request, Demand::Awake(Use::Work)).await;
+                    return self.relay(request, Demand::Awake(Use::Work), begun).await;
                 }
                 match self.running(Use::Work) {
-                    Some(lease) => return self.relay(request, Demand::Granted(lease)).await,
+                    Some(lease) => return self.relay(request, Demand::Granted(lease), begun).await,
                     None => dead_reference(request.found()),
                 }
             }
@@ -220,7 +246,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn unpack(&mut self, header: Header) -> Result<(), ProxyError> {
         let max = match self.greeting {
             Some(_) => UNPACKED_BYTES_MAX,
-            None => FIRST_MESSAGE_BYTES_MAX,
+            None => self.house.limits.first_message_bytes,
         };
         let length = header.length as usize;
         if length > max {
@@ -281,7 +307,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     .is_some_and(|greeting| greeting.balancing == Balancing::LoadBalanced);
                 let service = balanced.then(|| service_id(self.branch().ok().map(|b| b.id())));
                 let now = self.house.clock.now();
-                let moment = Moment { now, connection: self.number, service };
+                let (connection, message_bytes) = (self.number, self.house.limits.message_bytes);
+                let moment = Moment { now, connection, message_bytes, service };
                 hello_reply(local, &facts.hello, moment)
             }
         }
@@ -293,8 +320,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok(branch.clone());
         }
         let app_name = self.greeting.as_ref().and_then(|greeting| greeting.app_name.as_deref());
-        let address = Address::parse(app_name).map_err(|error| Refusal::of_address(&error))?;
-        let branch = self.house.branches.route(address.project.as_ref(), &address.branch);
+        let wrong = |error| Refusal::of_address(&error);
+        let branch = match &self.door {
+            Some(door) => {
+                Address::check(door, app_name).map_err(wrong)?;
+                self.house.branches.route_door(door)
+            }
+            None => {
+                let address = Address::parse(app_name).map_err(wrong)?;
+                self.house.branches.route(address.project.as_ref(), &address.branch)
+            }
+        };
         let branch = branch.map_err(|error| Refusal::of_branch(&error))?;
         self.branch = Some(branch.clone());
         Ok(branch)
@@ -306,8 +342,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Carries a command to the branch and its reply back; what fails is told to the client.
-    async fn relay(&mut self, mut request: Request, demand: Demand) -> Result<(), ProxyError> {
-        match self.exchange(&mut request, demand).await {
+    async fn relay(
+        &mut self,
+        mut request: Request,
+        demand: Demand,
+        begun: Instant,
+    ) -> Result<(), ProxyError> {
+        match self.exchange(&mut request, demand, begun).await {
             Ok(()) => Ok(()),
             Err(Failure::End(error)) => Err(error),
             Err(Failure::Refuse { refusal, answers }) => {
@@ -326,9 +367,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    async fn exchange(&mut self, request: &mut Request, demand: Demand) -> Result<(), Failure> {
+    async fn exchange(
+        &mut self,
+        request: &mut Request,
+        demand: Demand,
+        begun: Instant,
+    ) -> Result<(), Failure> {
         let answers = request.id();
         let refuse = |refusal| Failure::Refuse { refusal, answers };
+        let skimmed = begun.elapsed();
         // Held to the last byte of the reply: it keeps the branch from being suspended.
         let lease = match demand {
             Demand::Granted(lease) => lease,
@@ -342,13 +389,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let client = self.greeting.as_ref().and_then(|greeting| greeting.client.as_deref());
         let mut back = match seat.take(client) {
             Some(back) => back,
-            None => Back::attach(lease.socket(), client)
-                .await
-                .map_err(|error| refuse(Refusal::unreachable(&error, Sent::No)))?,
+            None => {
+                let back = Back::attach(lease.socket(), client, &self.house.metrics)
+                    .await
+                    .map_err(|error| refuse(Refusal::unreachable(&error, Sent::No)))?;
+                lease.attached();
+                back
+            }
         };
         if request.found().command.as_deref().is_some_and(logs_in) {
             back.tie = Tie::Pinned;
         }
+        // What waiting for the branch took is not the proxy's.
+        let attached = Instant::now();
         match request.forward(&mut self.client, &mut back.connection).await {
             Ok(()) => {}
             Err(Side::Client(error)) => return Err(Failure::End(error)),
@@ -356,9 +409,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 return Err(refuse(Refusal::unreachable(&error, Sent::No)));
             }
         }
+        if request.is_small() {
+            self.house.metrics.held(Step::Request, skimmed + attached.elapsed());
+        }
         if request.wants_reply() {
             let (branch, client) = (&mut back.connection, &mut self.client);
-            match relay_reply(branch, client, answers, &self.drain, || lease.is_over()).await {
+            let (metrics, is_over) = (&self.house.metrics, || lease.is_over());
+            match relay_reply(branch, client, answers, &self.drain, metrics, is_over).await {
                 Ok(()) => {}
                 Err(Broken::Client(error)) => return Err(Failure::End(error)),
                 Err(Broken::Branch { source, answers }) => {

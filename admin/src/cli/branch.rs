@@ -1,5 +1,7 @@
 //! `argon branch …`
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 
 use super::error::CliError;
@@ -7,8 +9,9 @@ use super::output::{Answer, pairs, table};
 use super::session::{Done, Session};
 use super::{ProjectArg, human};
 use crate::client::Step;
-use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Version};
+use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Version, Wake};
 
+mod door;
 mod dump;
 
 #[derive(Subcommand, Clone, Debug)]
@@ -39,6 +42,10 @@ pub enum BranchCommand {
     ListVersions(Named),
     /// Create a branch from what another one was at a time or in a version
     TimeTravel(TimeTravel),
+    /// Give a branch a port of its own, for tools that overwrite appName, and print its URI
+    Port(door::Port),
+    /// Give a branch a Unix socket of its own, and print its URI
+    Socket(door::Socket),
     /// Write an archive of a branch, as mongodump --archive --gzip does
     Dump(dump::Dump),
 }
@@ -149,6 +156,8 @@ impl BranchCommand {
                 Ok(Answer::new(&versions, list_versions(&versions)))
             }
             Self::TimeTravel(travel) => travel.execute(session),
+            Self::Port(port) => port.execute(session),
+            Self::Socket(socket) => socket.execute(session),
             Self::Dump(dump) => dump.execute(session),
         }
     }
@@ -227,15 +236,34 @@ fn shown(branch: &Branch) -> String {
         ("state", Some(branch.state.to_string())),
         ("error", branch.error.clone()),
         ("uri", Some(branch.uri.clone())),
+        ("port", branch.port_uri.clone()),
+        ("socket", branch.socket_uri.clone()),
+        ("not listening", branch.listen_error.clone()),
         ("version", Some(branch.head_version.clone())),
         ("size", Some(human::size(branch.size_bytes))),
         ("from", origin(branch)),
         ("suspends", Some(idle)),
         ("clients", Some(branch.clients.to_string())),
         ("in flight", Some(branch.in_flight.to_string())),
+        ("last wake", branch.last_wake.as_ref().map(wake)),
         ("created", Some(human::ago(&branch.created_at))),
         ("deleted", branch.deleted_at.as_deref().map(human::ago)),
     ])
+}
+
+/// `412 ms, 3 minutes ago: restore 20, queue 0, mongod start 310, primary 75, attach 7`
+fn wake(wake: &Wake) -> String {
+    let phases = [
+        ("restore", Some(wake.restore_ms)),
+        ("queue", Some(wake.queue_ms)),
+        ("mongod start", Some(wake.mongod_start_ms)),
+        ("primary", Some(wake.primary_ms)),
+        ("attach", wake.attach_ms),
+    ];
+    let took: Vec<_> = phases.iter().filter_map(|(name, ms)| Some((name, (*ms)?))).collect();
+    let texts: Vec<_> = took.iter().map(|(name, ms)| format!("{name} {ms}")).collect();
+    let total = Duration::from_millis(took.iter().map(|(_, ms)| ms).sum());
+    format!("{}, {}: {}", human::span(total), human::ago(&wake.at), texts.join(", "))
 }
 
 fn origin(branch: &Branch) -> Option<String> {

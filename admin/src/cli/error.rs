@@ -37,6 +37,14 @@ pub(super) enum CliError {
         /// Their names.
         choices: Vec<String>,
     },
+    /// A branch has no way in of that kind.
+    #[error("branch {branch} has no {door} of its own")]
+    NoDoor {
+        /// The branch.
+        branch: String,
+        /// `port` or `socket`.
+        door: &'static str,
+    },
     /// A file on this side.
     #[error("{doing} {path}")]
     File {
@@ -96,7 +104,7 @@ impl CliError {
                 _ => 1,
             },
             Self::Client(ClientError::Unreachable { .. } | ClientError::Lost { .. }) => 5,
-            Self::NoProject => 3,
+            Self::NoProject | Self::NoDoor { .. } => 3,
             Self::WhichProject { .. } | Self::Terminal => 2,
             Self::Stdout(_) if self.is_readers_end() => 0,
             _ => 1,
@@ -108,6 +116,7 @@ impl CliError {
             Self::Client(error) => error.code(),
             Self::NoProject => "no_project",
             Self::WhichProject { .. } => "which_project",
+            Self::NoDoor { .. } => "no_door",
             Self::File { .. } => "file",
             Self::Terminal => "stdout_is_terminal",
             Self::CutShort { .. } => "archive_cut_short",
@@ -119,6 +128,9 @@ impl CliError {
         let hint = match self {
             Self::Client(error) => return error.hint(),
             Self::NoProject => "argon project create NAME",
+            Self::NoDoor { branch, door } => {
+                return Some(format!("make one: `argon branch {door} {branch}`"));
+            }
             Self::WhichProject { .. } => "name one with --project NAME or ARGON_PROJECT",
             Self::Terminal => "name a file with --out FILE, or send stdout to one",
             Self::CutShort { .. } => "the server's log says why; nothing was kept of the archive",

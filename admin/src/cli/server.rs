@@ -15,6 +15,12 @@ use crate::types::{BranchCounts, BranchState};
 pub struct Connect {
     /// The branch
     branch: String,
+    /// The URI of the branch's own port (`argon branch port`)
+    #[arg(long, conflicts_with = "socket")]
+    port: bool,
+    /// The URI of the branch's own Unix socket (`argon branch socket`)
+    #[arg(long)]
+    socket: bool,
     #[command(flatten)]
     project: ProjectArg,
 }
@@ -23,7 +29,13 @@ impl Connect {
     pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
         let project = session.project(&self.project)?;
         let branch = session.client.branch(&project, &self.branch)?;
-        Ok(Answer::new(&json!({ "uri": branch.uri }), branch.uri))
+        let missing = |door| CliError::NoDoor { branch: self.branch.clone(), door };
+        let uri = match (self.port, self.socket) {
+            (true, _) => branch.port_uri.ok_or_else(|| missing("port"))?,
+            (_, true) => branch.socket_uri.ok_or_else(|| missing("socket"))?,
+            (false, false) => branch.uri,
+        };
+        Ok(Answer::new(&json!({ "uri": uri }), uri))
     }
 }
 

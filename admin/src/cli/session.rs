@@ -49,7 +49,7 @@ impl Session {
         let operation = self.follow(operation)?;
         let took = took(&operation);
         match operation.result {
-            Some(OperationResult::Branch(branch)) => Ok(Done { branch, took }),
+            Some(OperationResult::Branch(branch)) => Ok(Done { branch: *branch, took }),
             _ => Err(self.no_result(&operation).into()),
         }
     }

@@ -11,8 +11,8 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CreateBranch, CreateProject, Deleted, List, Operation, OperationStatus, Project,
-    Status, Version,
+    Base, Branch, CreateBranch, CreateProject, Deleted, List, OpenPort, Operation, OperationStatus,
+    Project, Status, Version,
 };
 use address::segment;
 use http::Http;
@@ -27,6 +27,15 @@ const FOLLOW_WAIT_MS: u64 = 10_000;
 #[derive(Debug)]
 pub struct Client {
     http: Http,
+}
+
+/// A way in that is one branch's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Its port.
+    Port,
+    /// Its Unix socket.
+    Socket,
 }
 
 /// A step that a branch takes on request.
@@ -106,6 +115,35 @@ impl Client {
             Step::Purge => "purge",
         };
         self.http.post_empty(&format!("{}/{word}", branch_path(project, branch)))
+    }
+
+    /// Begins to give a branch a port of its own.
+    pub fn open_port(
+        &self,
+        project: &str,
+        branch: &str,
+        port: &OpenPort,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/port", branch_path(project, branch)), port)
+    }
+
+    /// Begins to give a branch a Unix socket of its own.
+    pub fn open_socket(&self, project: &str, branch: &str) -> Result<Operation, ClientError> {
+        self.http.post_empty(&format!("{}/socket", branch_path(project, branch)))
+    }
+
+    /// Begins to take a branch's port or socket away.
+    pub fn close_door(
+        &self,
+        project: &str,
+        branch: &str,
+        door: Door,
+    ) -> Result<Operation, ClientError> {
+        let word = match door {
+            Door::Port => "port",
+            Door::Socket => "socket",
+        };
+        self.http.delete(&format!("{}/{word}", branch_path(project, branch)))
     }
 
     /// A branch's versions, the oldest first.

@@ -1,6 +1,7 @@
 //! Branches, and the URI under which a driver finds one.
 
 use std::fmt;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +36,16 @@ pub struct Branch {
     pub error: Option<String>,
     /// What a driver connects to.
     pub uri: String,
+    /// What a tool that cannot say `appName=argon.…` connects to, where the branch has a port of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_uri: Option<String>,
+    /// The same for a Unix socket of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_uri: Option<String>,
+    /// Why the branch's own port or socket is not served, though it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_error: Option<String>,
     /// Client connections routed to this branch now.
     pub clients: u64,
     /// Commands being worked on now.
@@ -43,6 +54,37 @@ pub struct Branch {
     pub size_bytes: u64,
     /// Counts the branch's lives: it grows by one at every wake.
     pub epoch: u64,
+    /// How long the last wake took, if there was one since the server started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_wake: Option<Wake>,
+}
+
+/// How long a wake took, phase by phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Wake {
+    /// When it had ended.
+    pub at: String,
+    /// Claiming the branch and bringing its data to this machine.
+    pub restore_ms: u64,
+    /// Waiting for a turn: only so many mongods start at once.
+    pub queue_ms: u64,
+    /// From the start of the process until it listened.
+    pub mongod_start_ms: u64,
+    /// Until it was a writable primary.
+    pub primary_ms: u64,
+    /// Until the first command's connection to it stood; absent as long as no command came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_ms: Option<u64>,
+}
+
+/// What `POST …/port` takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OpenPort {
+    /// The port; where absent, the one that the branch has, else a free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>, minimum = 1)]
+    pub port: Option<NonZeroU16>,
 }
 
 /// Where a branch left another one.

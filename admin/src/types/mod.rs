@@ -19,7 +19,9 @@ mod version;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use branch::{Branch, BranchState, CreateBranch, Deleted, Origin, connection_uri};
+pub use branch::{
+    Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, Wake, connection_uri,
+};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;

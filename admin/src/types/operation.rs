@@ -54,6 +54,10 @@ pub enum OperationKind {
     UndeleteBranch,
     /// Give up a deleted branch for good.
     PurgeBranch,
+    /// Give a branch a port or a Unix socket of its own.
+    OpenDoor,
+    /// Take one away.
+    CloseDoor,
     /// Set the archive that new projects start from.
     SetBase,
 }
@@ -77,7 +81,7 @@ pub enum OperationResult {
     /// The project as it is now.
     Project(Project),
     /// The branch as it is now.
-    Branch(Branch),
+    Branch(Box<Branch>),
     /// The base as it is now.
     Base(Base),
 }
@@ -94,6 +98,8 @@ impl OperationKind {
             Self::DeleteBranch => "delete branch",
             Self::UndeleteBranch => "undelete branch",
             Self::PurgeBranch => "purge branch",
+            Self::OpenDoor => "open door",
+            Self::CloseDoor => "close door",
             Self::SetBase => "set base",
         }
     }
