@@ -12,6 +12,8 @@ mod back;
 mod class;
 mod connection;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod listener;
 mod opening;

@@ -15,6 +15,8 @@ mod envelope;
 mod error;
 mod fetch;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod head;
