@@ -18,6 +18,8 @@ mod hello;
 mod listener;
 mod opening;
 mod pace;
+#[cfg(test)]
+mod properties;
 mod reply;
 mod request;
 mod response;

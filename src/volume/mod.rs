@@ -29,6 +29,8 @@ mod model;
 mod pack;
 mod page;
 mod project;
+#[cfg(test)]
+mod properties;
 mod reference;
 mod restore;
 mod stretch;
