@@ -10,6 +10,7 @@ pub mod binary;
 pub mod cli;
 pub mod driver;
 pub mod fuzz;
+pub mod hostile;
 pub mod machine;
 pub mod obstacle;
 pub mod scenario;
