@@ -9,6 +9,8 @@ pub mod archives;
 pub mod binary;
 pub mod cli;
 pub mod driver;
+pub mod fuzz;
+pub mod hostile;
 pub mod machine;
 pub mod obstacle;
 pub mod raw;

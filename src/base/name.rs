@@ -75,6 +75,25 @@ impl fmt::Display for Name {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn a_name_is_its_text(text in "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?") {
+            let name: Name = text.parse().unwrap();
+            assert_eq!(name.as_str(), text);
+            let json = serde_json::to_string(&name).unwrap();
+            assert_eq!(serde_json::from_str::<Name>(&json).unwrap(), name);
+        }
+
+        #[test]
+        fn no_text_makes_a_name_that_needs_escaping(text in ".{0,70}") {
+            if let Ok(name) = text.parse::<Name>() {
+                let name = name.as_str();
+                assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+                assert!(!name.is_empty() && name.len() <= NAME_BYTES);
+            }
+        }
+    }
+
     #[test]
     fn names_are_dns_labels() {
         for (text, legal) in [

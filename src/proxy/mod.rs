@@ -15,6 +15,8 @@ mod connection;
 mod dying;
 mod error;
 mod forbidden;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hello;
 mod listener;
 mod metered;
@@ -22,6 +24,8 @@ mod opening;
 mod pace;
 mod pool;
 mod reception;
+#[cfg(test)]
+mod properties;
 mod reply;
 mod request;
 mod response;

@@ -10,7 +10,7 @@
 use crate::wire::{MsgFlags, WireError};
 
 /// Keys and names are kept up to this length; longer ones are none that matter here.
-const KEPT_BYTES: usize = 64;
+pub(super) const KEPT_BYTES: usize = 64;
 
 /// What is known of a message so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

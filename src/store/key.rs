@@ -55,6 +55,22 @@ impl fmt::Display for Key {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn a_key_is_its_text(text in "[a-z0-9_-][a-z0-9._-]{0,20}(/[a-z0-9_-][a-z0-9._-]{0,20}){0,4}") {
+            assert_eq!(text.parse::<Key>().unwrap().as_str(), text);
+        }
+
+        #[test]
+        fn whatever_is_a_key_is_a_path_below(text in "[a-z./_-]{0,12}") {
+            if let Ok(key) = text.parse::<Key>() {
+                let normal = |part| matches!(part, std::path::Component::Normal(_));
+                assert!(std::path::Path::new(key.as_str()).components().all(normal));
+                assert!(!key.as_str().contains("//") && !key.as_str().ends_with('/'));
+            }
+        }
+    }
+
     #[test]
     fn keys_stay_below_their_directory() {
         for (text, legal) in [

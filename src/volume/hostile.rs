@@ -1,5 +1,7 @@
 //! Damage for tests.
 
+pub(super) use super::fuzzing::forged_envelope;
+
 /// Asserts that `refuses` says so of every proper beginning of `bytes`, of every single flipped
 /// bit, and of a byte too many.
 pub fn cuts_and_flips(bytes: &[u8], refuses: impl Fn(&[u8]) -> bool) {
@@ -20,22 +22,4 @@ pub fn cuts_and_flips(bytes: &[u8], refuses: impl Fn(&[u8]) -> bool) {
 pub fn envelope(kind: [u8; 4], version: u16, document: &[u8]) -> Vec<u8> {
     let length = document.len() as u32;
     forged_envelope(kind, version, 0, [length, length], document)
-}
-
-/// An envelope with a fitting checksum around anything; `lengths` are stored and raw.
-pub fn forged_envelope(
-    kind: [u8; 4],
-    version: u16,
-    encoding: u8,
-    lengths: [u32; 2],
-    payload: &[u8],
-) -> Vec<u8> {
-    let mut out = [*b"ARGN", kind].concat();
-    out.extend(version.to_le_bytes());
-    out.extend([encoding, 0]);
-    lengths.iter().for_each(|length| out.extend(length.to_le_bytes()));
-    out.extend(payload);
-    let hash = blake3::hash(&out);
-    out.extend(hash.as_bytes());
-    out
 }

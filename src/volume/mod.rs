@@ -15,6 +15,8 @@ mod envelope;
 mod error;
 mod fetch;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod head;
@@ -27,6 +29,8 @@ mod model;
 mod pack;
 mod page;
 mod project;
+#[cfg(test)]
+mod properties;
 mod reference;
 mod restore;
 mod stretch;

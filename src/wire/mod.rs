@@ -19,6 +19,8 @@ mod insert;
 mod legacy;
 mod message;
 mod msg;
+#[cfg(test)]
+mod properties;
 
 pub use client::Client;
 pub use compressed::decompress;

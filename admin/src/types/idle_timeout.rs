@@ -81,6 +81,25 @@ impl fmt::Display for IdleTimeout {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn a_text_is_read_back(ms in 1_u64.., unit in 0..UNITS.len(), number in 1_u64..1_000_000) {
+            let after = IdleTimeout::After { ms: NonZeroU64::new(ms).unwrap() };
+            assert_eq!(after.to_string().parse::<IdleTimeout>().unwrap(), after);
+            let (unit, unit_ms) = UNITS[unit];
+            let ms = NonZeroU64::new(number * unit_ms).unwrap();
+            let parsed: IdleTimeout = format!("{number}{unit}").parse().unwrap();
+            assert_eq!(parsed, IdleTimeout::After { ms });
+        }
+
+        #[test]
+        fn no_text_is_read_as_another(text in "[0-9]{0,22}[a-z ]{0,3}") {
+            if let Ok(parsed) = text.parse::<IdleTimeout>() {
+                assert_eq!(parsed.to_string().parse::<IdleTimeout>().unwrap(), parsed);
+            }
+        }
+    }
+
     #[test]
     fn text_forms_are_read_and_written_in_the_largest_whole_unit() {
         for (text, ms, written) in [

@@ -115,6 +115,27 @@ mod tests {
 
     const ID: &str = "01arz3ndektsv4rrffq69g5fav";
 
+    proptest::proptest! {
+        #[test]
+        fn a_source_is_its_text(
+            branch in "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?",
+            version in "[0-9a-z]{26}",
+            time in "20[0-9]{2}-0[1-9]-[012][1-8]T[01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z",
+        ) {
+            for at in [None, Some(At::Version(version.clone())), Some(At::Time(time.clone()))] {
+                let source = BranchSource::Branch { branch: branch.clone(), at };
+                assert_eq!(source.to_string().parse::<BranchSource>().unwrap(), source);
+            }
+        }
+
+        #[test]
+        fn whatever_is_a_source_is_its_text(text in "[a-z@0-9:TZ.-]{0,30}") {
+            if let Ok(source) = text.parse::<BranchSource>() {
+                assert_eq!(source.to_string().parse::<BranchSource>().unwrap(), source);
+            }
+        }
+    }
+
     #[test]
     fn text_forms_are_read_and_written_back() {
         for (text, at) in [

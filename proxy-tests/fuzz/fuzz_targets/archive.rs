@@ -1,0 +1,7 @@
+//! libFuzzer's program for the target `archive`.
+#![no_main]
+
+#[path = "../../src/fuzz/targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run("archive", bytes));
