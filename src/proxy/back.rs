@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::Connection;
+use super::local_stream::LocalStream;
 use crate::base::gauge::Counted;
 #[cfg(test)]
 use crate::base::gauge::Gauge;
@@ -20,7 +20,7 @@ use crate::wire::{Client, WireError};
 #[derive(Debug)]
 pub(super) struct Back {
     /// The connection.
-    pub(super) connection: Connection<UnixStream>,
+    pub(super) connection: Connection<LocalStream>,
     _counted: Counted,
     /// Whether it may serve others.
     pub(super) tie: Tie,
@@ -54,8 +54,8 @@ impl Back {
     }
 
     #[cfg(test)]
-    pub(super) fn over(stream: UnixStream, client: Option<RawDocumentBuf>) -> Self {
-        let connection = Connection::new(stream);
+    pub(super) fn over(stream: tokio::net::UnixStream, client: Option<RawDocumentBuf>) -> Self {
+        let connection = Connection::new(LocalStream::new(stream).unwrap());
         Self { connection, _counted: Gauge::default().enter(), tie: Tie::Loose, client }
     }
 
@@ -65,7 +65,7 @@ impl Back {
     }
 }
 
-async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<UnixStream, WireError> {
+async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<LocalStream, WireError> {
     let mut hello = rawdoc! { "hello": 1 };
     if let Some(client) = client {
         hello.append(bson::raw::cstr!("client"), client);
@@ -76,7 +76,7 @@ async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<UnixStream
         // Metadata that a server does not take costs the client nothing but its name in the logs.
         debug!(refusal, "mongod does not take the client's metadata");
     }
-    Ok(connection.into_inner())
+    LocalStream::new(connection.into_inner()).map_err(WireError::io("watch a connection to mongod"))
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     use std::path::PathBuf;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixListener;
+    use tokio::net::{UnixListener, UnixStream};
 
     use super::*;
     use crate::wire::{Msg, MsgFlags, encode_msg, read_message};

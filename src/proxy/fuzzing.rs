@@ -89,6 +89,8 @@ fn found_in(msg: &Msg<'_>) -> Option<Found> {
         has_txn_number: after_the_first().any(|(key, _)| key == "txnNumber"),
         in_transaction: after_the_first()
             .any(|(key, value)| key == "autocommit" && *value == Some(false)),
+        starts_transaction: after_the_first()
+            .any(|(key, value)| key == "startTransaction" && *value == Some(true)),
     })
 }
 

@@ -19,13 +19,14 @@ mod forbidden;
 pub mod fuzzing;
 mod hello;
 mod listener;
+mod local_stream;
 mod metered;
 mod opening;
 mod pace;
 mod pool;
-mod reception;
 #[cfg(test)]
 mod properties;
+mod reception;
 mod reply;
 mod request;
 mod response;

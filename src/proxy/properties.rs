@@ -83,6 +83,7 @@ proptest! {
             command: Some(name),
             has_txn_number: fields.contains(&Field::TxnNumber),
             in_transaction: fields.contains(&Field::Autocommit(false)),
+            starts_transaction: false,
         };
         prop_assert_eq!(skim.found(), &expected);
     }
