@@ -4,11 +4,11 @@ use std::io;
 use std::path::Path;
 
 use bson::{RawDocument, rawdoc};
-use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::Connection;
+use super::local_stream::LocalStream;
 use crate::base::ids::Epoch;
 use crate::base::limits::ATTACH_WAIT;
 use crate::wire::{Client, WireError};
@@ -17,7 +17,7 @@ use crate::wire::{Client, WireError};
 #[derive(Debug)]
 pub(super) struct Back {
     /// The connection.
-    pub(super) connection: Connection<UnixStream>,
+    pub(super) connection: Connection<LocalStream>,
     epoch: Epoch,
 }
 
@@ -42,7 +42,7 @@ impl Back {
     }
 }
 
-async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<UnixStream, WireError> {
+async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<LocalStream, WireError> {
     let mut hello = rawdoc! { "hello": 1 };
     if let Some(client) = client {
         hello.append(bson::raw::cstr!("client"), client);
@@ -53,7 +53,7 @@ async fn greet(socket: &Path, client: Option<&RawDocument>) -> Result<UnixStream
         // Metadata that a server does not take costs the client nothing but its name in the logs.
         debug!(refusal, "mongod does not take the client's metadata");
     }
-    Ok(connection.into_inner())
+    LocalStream::new(connection.into_inner()).map_err(WireError::io("watch a connection to mongod"))
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
 
     use bson::RawDocumentBuf;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::UnixListener;
+    use tokio::net::{UnixListener, UnixStream};
 
     use super::*;
     use crate::wire::{Msg, MsgFlags, encode_msg, read_message};

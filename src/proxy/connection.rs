@@ -1,56 +1,74 @@
 //! A byte stream with what was read ahead of need, client's and mongod's side alike.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::BufMut;
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use crate::base::limits::RELAY_BYTES;
 use crate::wire::{Header, WireError};
 
-/// What a connection that waits for its next message keeps in memory.
-const IDLE_BYTES: usize = 2 * 1024;
+/// Read at once where nothing says that more will come: most commands are smaller.
+const SMALL_BYTES: usize = 4 * 1024;
 
-/// A connection. Reading goes into a buffer of at most [`RELAY_BYTES`], from which the owner takes
+/// What a connection that waits for its next message keeps of its buffer, for the next one.
+const KEPT_BYTES: usize = 512;
+
+/// A connection. Reading goes into a buffer of at most [`RELAY_BYTES`], of which the owner marks
 /// what it handled; so any wait for bytes can be dropped without losing one.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
-    ahead: BytesMut,
+    buffer: Vec<u8>,
+    /// How much of the buffer was handled.
+    handled: usize,
 }
 
 impl<S> Connection<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, ahead: BytesMut::new() }
+        Self { stream, buffer: Vec::new(), handled: 0 }
     }
 
     /// What was read and not yet handled.
     pub(super) fn ahead(&self) -> &[u8] {
-        &self.ahead
+        &self.buffer[self.handled..]
     }
 
     /// Marks the first `count` bytes as handled.
     pub(super) fn consume(&mut self, count: usize) {
-        self.ahead.advance(count);
+        self.handled += count;
+        debug_assert!(self.handled <= self.buffer.len());
+        if self.handled == self.buffer.len() {
+            self.buffer.clear();
+            self.handled = 0;
+        }
     }
 
     /// Replaces the first `count` bytes, as though these had been read.
     pub(super) fn replace(&mut self, count: usize, with: &[u8]) {
-        let mut ahead = BytesMut::with_capacity(with.len() + self.ahead.len() - count);
-        ahead.extend_from_slice(with);
-        ahead.extend_from_slice(&self.ahead[count..]);
-        self.ahead = ahead;
+        self.buffer = [with, &self.ahead()[count..]].concat();
+        self.handled = 0;
     }
 
     /// Gives the memory back that a large message took.
     pub(super) fn shrink(&mut self) {
-        if self.ahead.capacity() > IDLE_BYTES && self.ahead.len() < IDLE_BYTES {
-            self.ahead = BytesMut::from(&self.ahead[..]);
+        if self.buffer.capacity() > KEPT_BYTES {
+            self.move_up();
+            self.buffer.shrink_to(KEPT_BYTES);
         }
+    }
+
+    /// Brings what is ahead to the buffer's beginning.
+    fn move_up(&mut self) {
+        self.buffer.drain(..self.handled);
+        self.handled = 0;
     }
 }
 
@@ -58,18 +76,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads at least one byte more; 0 is the end of the stream. Must not be called with
     /// [`RELAY_BYTES`] ahead. Cancel safe.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
-        // Doubling: small commands stay small, and a large message soon moves in whole chunks.
-        let room = self.ahead.len().max(IDLE_BYTES);
-        let room = room.min(RELAY_BYTES.saturating_sub(self.ahead.len()).max(1));
-        self.ahead.reserve(room);
-        let mut limited = (&mut self.ahead).limit(room);
+        self.move_up();
+        let left = RELAY_BYTES.saturating_sub(self.buffer.len()).max(1);
+        if self.buffer.len() < SMALL_BYTES {
+            return self.fill_small(left).await;
+        }
+        // Four times what is there: a large message soon moves in whole chunks, and nobody makes
+        // a large buffer by announcing a large message.
+        let room = left.min(3 * self.buffer.len());
+        self.buffer.reserve(room);
+        let mut limited = (&mut self.buffer).limit(room);
         self.stream.read_buf(&mut limited).await
     }
 
+    /// Reads by way of the stack, so that a connection that waits has no buffer for what it waits
+    /// for.
+    async fn fill_small(&mut self, left: usize) -> io::Result<usize> {
+        let Self { stream, buffer, .. } = self;
+        poll_fn(|context| {
+            let mut room = [MaybeUninit::<u8>::uninit(); SMALL_BYTES];
+            let mut read = ReadBuf::uninit(&mut room[..left.min(SMALL_BYTES)]);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut read))?;
+            buffer.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
+    }
+
     /// Like [`Self::fill`] on an empty buffer, with as much room as a chunk of a message has.
-    async fn fill_chunk(&mut self) -> io::Result<usize> {
-        self.ahead.reserve(RELAY_BYTES);
-        let mut limited = (&mut self.ahead).limit(RELAY_BYTES);
+    async fn fill_chunk(&mut self, left: usize) -> io::Result<usize> {
+        if left <= SMALL_BYTES {
+            return self.fill().await;
+        }
+        self.buffer.reserve(RELAY_BYTES);
+        let mut limited = (&mut self.buffer).limit(RELAY_BYTES);
         self.stream.read_buf(&mut limited).await
     }
 
@@ -77,12 +117,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// the stream between messages. Cancel safe.
     pub(super) async fn header(&mut self) -> Result<Option<Header>, WireError> {
         loop {
-            if let Some(head) = self.ahead.first_chunk() {
+            if let Some(head) = self.ahead().first_chunk() {
                 return Header::parse(head).map(Some);
             }
             match self.fill().await.map_err(WireError::io("read a message"))? {
-                0 if self.ahead.is_empty() => return Ok(None),
-                0 => return Err(cut(Header::BYTES, self.ahead.len())),
+                0 if self.ahead().is_empty() => return Ok(None),
+                0 => return Err(cut(Header::BYTES, self.ahead().len())),
                 _ => {}
             }
         }
@@ -90,30 +130,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Waits until `count` bytes are ahead, at most [`RELAY_BYTES`]. Cancel safe.
     pub(super) async fn fill_to(&mut self, count: usize) -> Result<(), WireError> {
-        while self.ahead.len() < count.min(RELAY_BYTES) {
+        while self.ahead().len() < count.min(RELAY_BYTES) {
             if self.fill().await.map_err(WireError::io("read a message"))? == 0 {
-                return Err(cut(count, self.ahead.len()));
+                return Err(cut(count, self.ahead().len()));
             }
         }
         Ok(())
     }
 
-    /// Takes the next bytes of a message of which `left` are still to come, at most as many. The
-    /// caller handles them all. Not cancel safe.
-    pub(super) async fn chunk(&mut self, left: usize) -> Result<BytesMut, WireError> {
-        if self.ahead.is_empty() {
-            let count = self.fill_chunk().await;
+    /// Waits for the next bytes of a message of which `left` are still to come, at most as many.
+    /// They stay ahead until they are marked as handled. Cancel safe.
+    pub(super) async fn chunk(&mut self, left: usize) -> Result<&[u8], WireError> {
+        if self.ahead().is_empty() {
+            let count = self.fill_chunk(left).await;
             if count.map_err(WireError::io("read a message's body"))? == 0 {
                 return Err(cut(left, 0));
             }
         }
-        Ok(self.ahead.split_to(left.min(self.ahead.len())))
+        Ok(&self.ahead()[..left.min(self.ahead().len())])
     }
 
     /// Returns when the peer closed the connection, reading ahead what it sends meanwhile. With a
     /// full buffer the end cannot be seen, and this never returns. Cancel safe.
     pub(super) async fn closed(&mut self) {
-        while self.ahead.len() < RELAY_BYTES {
+        while self.ahead().len() < RELAY_BYTES {
             match self.fill().await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
@@ -124,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Whether the connection is open and silent right now, as one at rest must be.
     pub(super) fn is_quiet(&mut self) -> bool {
-        self.ahead.is_empty() && self.fill().now_or_never().is_none()
+        self.ahead().is_empty() && self.fill().now_or_never().is_none()
     }
 
     /// Sends all of it. Not cancel safe.
@@ -211,13 +251,14 @@ mod tests {
         assert_eq!(connection.ahead().len(), RELAY_BYTES);
         let mut left = 4 * RELAY_BYTES;
         while left > 0 {
-            let chunk = connection.chunk(left).await.unwrap();
-            assert!(chunk.len() <= RELAY_BYTES);
-            left -= chunk.len();
+            let count = connection.chunk(left).await.unwrap().len();
+            assert!(count <= RELAY_BYTES);
+            connection.consume(count);
+            left -= count;
         }
         assert!(connection.is_quiet());
         connection.shrink();
-        assert!(connection.ahead.capacity() <= IDLE_BYTES);
+        assert!(connection.buffer.capacity() <= KEPT_BYTES);
         drop(far);
         assert!(!connection.is_quiet());
         assert!(connection.chunk(1).await.is_err());
@@ -226,7 +267,7 @@ mod tests {
     #[test]
     fn replaced_bytes_stand_before_the_rest() {
         let mut connection = Connection::new(());
-        connection.ahead.extend_from_slice(b"packed|next");
+        connection.buffer.extend_from_slice(b"packed|next");
         connection.replace(6, b"plain");
         assert_eq!(connection.ahead(), b"plain|next");
     }

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod hello;
 mod listener;
+mod local_stream;
 mod opening;
 mod reply;
 mod request;

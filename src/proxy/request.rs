@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bson::RawDocument;
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -94,8 +93,10 @@ impl Request {
         B: AsyncRead + AsyncWrite + Unpin,
     {
         while self.left > 0 {
-            let chunk = self.take(client).await.map_err(Side::Client)?;
-            branch.write(&chunk).await.map_err(Side::Branch)?;
+            let count = self.take(client).await.map_err(Side::Client)?;
+            let written = branch.write(&client.ahead()[..count]).await;
+            client.consume(count);
+            written.map_err(Side::Branch)?;
         }
         branch.flush().await.map_err(Side::Branch)
     }
@@ -106,23 +107,27 @@ impl Request {
         client: &mut Connection<C>,
     ) -> Result<(), ProxyError> {
         while self.left > 0 {
-            self.take(client).await?;
+            let count = self.take(client).await?;
+            client.consume(count);
         }
         Ok(())
     }
 
+    /// Waits for the next bytes of the message and skims them; gives how many of those ahead they
+    /// are. The caller marks them as handled, whatever becomes of them.
     async fn take<C: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut Connection<C>,
-    ) -> Result<BytesMut, ProxyError> {
+    ) -> Result<usize, ProxyError> {
         let start = self.header.length as usize - self.left;
         let chunk = unless_stalled(client.chunk(self.left)).await?;
-        self.left -= chunk.len();
+        let count = chunk.len();
+        self.left -= count;
         let news = (Header::BYTES + self.skimmed).saturating_sub(start);
         if let Some(news) = chunk.get(news..).filter(|news| !news.is_empty()) {
             self.look_at(news)?;
         }
-        Ok(chunk)
+        Ok(count)
     }
 
     /// Skims what comes after the beginning. Once the command is known, what is wrong with the

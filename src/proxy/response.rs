@@ -98,8 +98,10 @@ where
             true => Broken::Branch { source, answers },
             false => Broken::Client(ProxyError::Torn { source }),
         })?;
-        left -= chunk.len();
-        unless_stalled(client.write(&chunk)).await.map_err(Broken::Client)?;
+        let count = chunk.len();
+        unless_stalled(client.write(chunk)).await.map_err(Broken::Client)?;
+        branch.consume(count);
+        left -= count;
     }
     unless_stalled(client.flush()).await.map_err(Broken::Client)
 }

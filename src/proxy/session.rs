@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::{RawDocument, RawDocumentBuf, rawdoc};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -207,9 +207,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if length > max {
             return Err(ProxyError::client(WireError::TooLarge { length, max }));
         }
-        let mut packed = BytesMut::new();
+        let mut packed = Vec::new();
         while packed.len() < length {
-            packed.unsplit(unless_stalled(self.client.chunk(length - packed.len())).await?);
+            let chunk = unless_stalled(self.client.chunk(length - packed.len())).await?;
+            packed.extend_from_slice(chunk);
+            let count = chunk.len();
+            self.client.consume(count);
         }
         let (opcode, body) =
             decompress(&packed[Header::BYTES..], max).map_err(ProxyError::client)?;
