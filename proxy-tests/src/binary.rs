@@ -17,12 +17,23 @@ pub const BINARY: &str = "ARGON_BINARY";
 /// # Panics
 /// When it cannot be built: then there is nothing to test.
 pub fn argon() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| match std::env::var_os(BINARY) {
         Some(path) => path.into(),
         None => build().expect("`argon` can be built"),
     })
 }
+
+/// The `argon` to measure: what ARGON_BINARY names, else what cargo builds for release. From here
+/// on [`argon`] gives it too.
+pub fn argon_release() -> Result<&'static Path> {
+    let path = match std::env::var_os(BINARY) {
+        Some(path) => path.into(),
+        None => cargo_build(&["--release", "--package", "argon"])?,
+    };
+    Ok(FOUND.get_or_init(|| path))
+}
+
+static FOUND: OnceLock<PathBuf> = OnceLock::new();
 
 /// The cargo that runs this, else the one on PATH.
 pub fn cargo() -> Command {
@@ -36,8 +47,13 @@ pub fn cargo() -> Command {
 /// Built with the whole workspace's features, as `cargo test --workspace` builds it: otherwise
 /// each of the two would throw out what the other one built.
 pub fn build() -> Result<PathBuf> {
+    cargo_build(&["--workspace"])
+}
+
+fn cargo_build(which: &[&str]) -> Result<PathBuf> {
     let output = cargo()
-        .args(["build", "--quiet", "--workspace", "--bin", "argon"])
+        .args(["build", "--quiet", "--bin", "argon"])
+        .args(which)
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()

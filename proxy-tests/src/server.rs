@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::binary::argon;
 use crate::cli::Cli;
-use crate::machine::{mongods_below, signal};
+use crate::machine::{mongods_below, refuse_namespaces, signal};
 use crate::wait::{PATIENCE, eventually, eventually_async};
 
 /// Variables that may say something about the server under test; all others that Argon knows are
@@ -39,6 +39,15 @@ pub struct Setup {
     data_dir: PathBuf,
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
+    namespaces: Namespaces,
+}
+
+/// Whether the server may make namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Namespaces {
+    /// As far as the machine allows it.
+    AsAllowed,
+    Refused,
 }
 
 impl Setup {
@@ -47,7 +56,13 @@ impl Setup {
         let home = tempfile::Builder::new().prefix("argon-").tempdir().context("make a folder")?;
         let data_dir = home.path().join("data");
         std::fs::write(home.path().join("argon.toml"), "").context("write argon.toml")?;
-        Ok(Self { home, data_dir, arguments: Vec::new(), variables: Vec::new() })
+        Ok(Self {
+            home,
+            data_dir,
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            namespaces: Namespaces::AsAllowed,
+        })
     }
 
     /// Adds arguments to `argon serve`.
@@ -68,6 +83,14 @@ impl Setup {
     #[must_use]
     pub fn data_dir(mut self, path: &Path) -> Self {
         self.data_dir = path.to_owned();
+        self
+    }
+
+    /// Lets the server run as on a machine that refuses namespaces: its mongods are then on
+    /// loopback ports, which others can reach too.
+    #[must_use]
+    pub fn without_namespaces(mut self) -> Self {
+        self.namespaces = Namespaces::Refused;
         self
     }
 
@@ -128,9 +151,11 @@ impl Setup {
             .current_dir(self.home())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {} serve", argon().display()))
+            .stderr(log);
+        if self.namespaces == Namespaces::Refused {
+            refuse_namespaces(&mut command);
+        }
+        command.spawn().with_context(|| format!("start {} serve", argon().display()))
     }
 
     fn ready(&self, child: &mut Child) -> Result<Value> {
