@@ -9,6 +9,7 @@ use bson::{Document, RawDocumentBuf, doc};
 use futures_util::TryStreamExt;
 use mongodb::Client;
 use mongodb::event::EventHandler;
+use mongodb::event::cmap::CmapEvent;
 use mongodb::event::sdam::SdamEvent;
 use mongodb::options::ClientOptions;
 use sha2::{Digest, Sha256};
@@ -24,22 +25,52 @@ pub struct Contents {
     pub indexes: Vec<String>,
 }
 
+/// What a client's connections went through.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    opened: Arc<AtomicU64>,
+    closed: Arc<AtomicU64>,
+    heartbeats: Arc<AtomicU64>,
+}
+
+impl Connections {
+    /// How many were opened for commands.
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// How many of these were closed, whoever did it.
+    pub fn closed(&self) -> u64 {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// How many heartbeats were answered.
+    pub fn heartbeats(&self) -> u64 {
+        self.heartbeats.load(Ordering::Relaxed)
+    }
+}
+
 /// Connects, which sends nothing yet.
 pub async fn connect(uri: &str) -> Result<Client> {
     Client::with_uri_str(uri).await.with_context(|| format!("read the URI {uri}"))
 }
 
-/// Connects, and counts the heartbeats that are answered.
-pub async fn connect_counting_heartbeats(uri: &str) -> Result<(Client, Arc<AtomicU64>)> {
-    let count = Arc::new(AtomicU64::new(0));
-    let counter = count.clone();
+/// Connects, and counts what happens to the connections.
+pub async fn connect_watched(uri: &str) -> Result<(Client, Connections)> {
+    let connections = Connections::default();
+    let (pool, monitor) = (connections.clone(), connections.clone());
     let mut options = ClientOptions::parse(uri).await.with_context(|| format!("read {uri}"))?;
+    options.cmap_event_handler = Some(EventHandler::callback(move |event| match event {
+        CmapEvent::ConnectionReady(_) => drop(pool.opened.fetch_add(1, Ordering::Relaxed)),
+        CmapEvent::ConnectionClosed(_) => drop(pool.closed.fetch_add(1, Ordering::Relaxed)),
+        _ => {}
+    }));
     options.sdam_event_handler = Some(EventHandler::callback(move |event| {
         if matches!(event, SdamEvent::ServerHeartbeatSucceeded(_)) {
-            counter.fetch_add(1, Ordering::Relaxed);
+            monitor.heartbeats.fetch_add(1, Ordering::Relaxed);
         }
     }));
-    Ok((Client::with_options(options)?, count))
+    Ok((Client::with_options(options)?, connections))
 }
 
 /// Databases that hold data of a user.

@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use mongodb::{Client, Collection};
 
 use crate::cli::Cli;
-use crate::driver;
+use crate::driver::{self, Connections};
 use crate::server::Server;
 use crate::steps::{Steps, readable};
 use crate::wait::eventually_async;
@@ -25,9 +25,9 @@ const PROJECT: &str = "demo";
 pub async fn run(server: &Server, steps: &mut Steps) -> Result<()> {
     let scene = Scene { cli: server.cli() };
     scene.start(steps).await?;
-    let dev = scene.first_change(steps).await?;
+    let (dev, connections) = scene.first_change(steps).await?;
     let first = scene.suspend(steps, 1).await?;
-    scene.second_change(steps, &dev).await?;
+    scene.second_change(steps, &dev, &connections).await?;
     scene.suspend(steps, 2).await?;
     scene.back_in_time(steps, &dev, &first).await?;
     scene.delete(steps).await?;
@@ -45,7 +45,8 @@ impl Scene {
             self.cli.run(&["project", "create", PROJECT])?;
             Ok(((), format!("`argon project create {PROJECT}` succeeded")))
         };
-        steps.step("create a project", "the admin API and its catalog work", project).await?;
+        let proves = "the admin API works; the sample archive was loaded, once for all branches";
+        steps.step("create a project", proves, project).await?;
 
         let branch = async {
             self.cli.run(&["branch", "create", "dev"])?;
@@ -62,33 +63,34 @@ impl Scene {
         steps.step("create branch dev from the base", proves, branch).await
     }
 
-    async fn first_change(&self, steps: &mut Steps) -> Result<Client> {
+    async fn first_change(&self, steps: &mut Steps) -> Result<(Client, Connections)> {
         let uri = self.cli.run(&["connect", "dev"])?;
         let reading = async {
-            let client = driver::connect(&uri).await?;
+            let watched = driver::connect_watched(&uri).await?;
+            let client = &watched.0;
             let (mut collections, mut documents) = (0, 0);
-            for database in driver::databases(&client).await? {
-                for (collection, kind) in driver::collections(&client, &database).await? {
+            for database in driver::databases(client).await? {
+                for (collection, kind) in driver::collections(client, &database).await? {
                     if kind == "collection" {
                         collections += 1;
-                        documents += driver::count(&client, &database, &collection).await?;
+                        documents += driver::count(client, &database, &collection).await?;
                     }
                 }
             }
             ensure!(documents > 0, "the base holds no documents");
             let seen = format!("{uri}: {documents} documents in {collections} collections");
-            Ok((client, seen))
+            Ok((watched, seen))
         };
         let proves = "the URI finds the branch, and the first command woke it";
-        let client = steps.step("connect a driver, read the base's data", proves, reading).await?;
+        let watched = steps.step("connect a driver, read the base's data", proves, reading).await?;
 
         let writing = async {
-            insert(&client, "first change").await?;
-            Ok(((), format!("dev holds {:?}", changes(&client).await?)))
+            insert(&watched.0, "first change").await?;
+            Ok(((), format!("dev holds {:?}", changes(&watched.0).await?)))
         };
         let proves = "a branch is a writable MongoDB of its own";
         steps.step("insert \"first change\"", proves, writing).await?;
-        Ok(client)
+        Ok(watched)
     }
 
     async fn suspend(&self, steps: &mut Steps, count: usize) -> Result<Version> {
@@ -115,12 +117,19 @@ impl Scene {
         steps.step(&name, "no process is left; only what changed was stored", work).await
     }
 
-    async fn second_change(&self, steps: &mut Steps, client: &Client) -> Result<()> {
+    async fn second_change(
+        &self,
+        steps: &mut Steps,
+        client: &Client,
+        connections: &Connections,
+    ) -> Result<()> {
         let work = async {
             insert(client, "second change").await?;
             let found = changes(client).await?;
             ensure!(found == ["first change", "second change"], "dev holds {found:?}");
-            Ok(((), format!("dev is {} and holds {found:?}", self.show("dev")?.state)))
+            let (state, closed) = (self.show("dev")?.state, connections.closed());
+            ensure!(closed == 0, "{closed} connections were closed under the client");
+            Ok(((), format!("dev is {state} and holds {found:?}; no connection was closed")))
         };
         let proves = "the branch woke by itself; its client neither reconnected nor saw an error";
         steps.step("same driver object: insert \"second change\"", proves, work).await

@@ -1,7 +1,5 @@
 //! The demo scenario, and what it says of crowds and of sleep, from the outside.
 
-use std::sync::atomic::Ordering;
-
 use anyhow::{Result, ensure};
 use argon_admin::types::BranchState;
 use futures_util::future::try_join_all;
@@ -57,15 +55,16 @@ async fn heartbeats_neither_wake_a_branch_nor_keep_it_awake() -> Result<()> {
     server.project("demo")?;
     let branch = server.branch("nap", &["--empty", "--idle-timeout", "500ms"])?;
     let uri = format!("{}&heartbeatFrequencyMS=500", branch.uri);
-    let (client, heartbeats) = driver::connect_counting_heartbeats(&uri).await?;
+    let (client, connections) = driver::connect_watched(&uri).await?;
     insert(&client, "one").await?;
     let asleep = server.until("nap", |now| now.state == BranchState::Suspended).await?;
-    let seen = heartbeats.load(Ordering::Relaxed);
-    let more = || async { Ok((heartbeats.load(Ordering::Relaxed) >= seen + 3).then_some(())) };
+    let seen = connections.heartbeats();
+    let more = || async { Ok((connections.heartbeats() >= seen + 3).then_some(())) };
     eventually_async("three more heartbeats are answered", more).await?;
     let later = server.show("nap")?;
     assert_eq!((later.state, later.epoch), (BranchState::Suspended, asleep.epoch));
     assert_eq!(changes(&client).await?, ["one"]);
     assert_eq!(server.show("nap")?.epoch, asleep.epoch + 1);
+    assert_eq!(connections.closed(), 0, "a client never loses its connection");
     Ok(())
 }

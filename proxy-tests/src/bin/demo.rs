@@ -64,7 +64,8 @@ async fn demo(afterwards: Afterwards) -> Result<()> {
     }
     println!("\n{} steps in {}, all as expected.\n", steps.count(), readable(steps.elapsed()));
 
-    let name = binary.display();
+    let here = std::env::current_dir().unwrap_or_default();
+    let name = binary.strip_prefix(&here).unwrap_or(binary).display();
     println!("Your own server:");
     println!("  {name} serve                  # drivers at 127.0.0.1:27017");
     println!("  {name} project create shop    # the rest in a second terminal");
@@ -113,6 +114,7 @@ fn keep(server: Server) -> Result<()> {
     println!("  connect   {uri}");
     println!("  manage    ARGON_SERVER=http://{admin} {} branch list", binary::argon().display());
     println!("  log       {}", home.join("server.log").display());
-    println!("  stop      kill {pid}; rm -r {}", home.display());
+    // Only when it has saved its branches may its folder go.
+    println!("  stop      kill {pid} && tail --pid={pid} -f /dev/null && rm -r {}", home.display());
     Ok(())
 }
