@@ -55,6 +55,9 @@ pub fn measure(places: &Places, watch: Watch) -> Result<Vec<Idle>> {
     }
     let place = places.argon();
     let pid = places.server.pid();
+    // The memory that saving a branch leaves with the allocator is no client's share.
+    places.suspend()?;
+    places.resume()?;
     let mut crowd = Crowd::gather(place, pid, watch)?;
     rows.push(crowd.row("after hello, branch awake")?);
     crowd.work()?;

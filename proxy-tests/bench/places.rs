@@ -56,7 +56,7 @@ impl Places {
         let server = setup.start().context("start argon")?;
         server.project(PROJECT)?;
         server.branch(BRANCH, &["--empty", "--idle-timeout", "never"])?;
-        server.cli().run(&["branch", "resume", BRANCH])?;
+        resume(&server)?;
         let mongod = mongod_address(&server)?;
         let argon =
             Place { name: "argon", address: server.listen.clone(), pid: Some(server.pid()) };
@@ -83,10 +83,19 @@ impl Places {
         self.all.last().expect("Argon is always there")
     }
 
+    /// Wakes the branch. Its mongod is then another one, which only Argon knows.
+    pub fn resume(&self) -> Result<()> {
+        resume(&self.server)
+    }
+
     /// Puts the branch to sleep.
     pub fn suspend(&self) -> Result<()> {
         self.server.cli().run(&["branch", "suspend", BRANCH]).map(drop)
     }
+}
+
+fn resume(server: &Server) -> Result<()> {
+    server.cli().run(&["branch", "resume", BRANCH]).map(drop)
 }
 
 /// What clients give as their appName.
