@@ -105,12 +105,14 @@ impl Witness {
         eventually_async("the client that behaves gets its commands through", done).await
     }
 
-    /// Ends it: not one of its commands failed, and everything that it wrote is there.
-    pub async fn end(self) -> Result<()> {
+    /// Ends it: not one of its commands failed, everything that it wrote is there, and the server
+    /// panicked nowhere. A session that panics takes no other with it, so that only the log tells.
+    pub async fn end(self, server: &Server) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         let found = self.work.await.context("the client beside them")??;
         let written = self.written.load(Ordering::Relaxed);
         ensure!(found == written, "{found} documents are there of {written}");
+        ensure!(!server.log().contains("panicked"), "a session panicked: {}", server.log());
         Ok(())
     }
 }

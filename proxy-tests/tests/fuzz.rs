@@ -7,18 +7,26 @@ use anyhow::{Context, Result};
 use proxy_tests::fuzz::targets::TARGETS;
 use proxy_tests::fuzz::{folder, search};
 
-/// Any number; fixed, so that two runs of the same code do the same.
+/// Any number; fixed, so that two runs of the same code do the same. ARGON_FUZZ_SEED is another.
 const SEED: u64 = 2026;
 
-/// For each target: some seconds in all, unoptimised.
+/// For each target: some seconds in all, unoptimised. ARGON_FUZZ_ITERATIONS may ask for more.
 const ITERATIONS: u32 = 20_000;
+
+/// What a variable says, where it is set.
+fn variable<T: std::str::FromStr>(name: &str, default: T) -> Result<T> {
+    let Ok(text) = std::env::var(name) else { return Ok(default) };
+    text.parse().ok().with_context(|| format!("{name} is `{text}`, which is no number"))
+}
 
 #[test]
 fn no_target_finds_anything() -> Result<()> {
+    let seed = variable("ARGON_FUZZ_SEED", SEED)?;
+    let iterations = variable("ARGON_FUZZ_ITERATIONS", ITERATIONS)?;
     // Side by side: they share nothing.
     std::thread::scope(|scope| {
         let searches = TARGETS.map(|(name, target)| {
-            (name, scope.spawn(move || search(name, target, SEED, ITERATIONS)))
+            (name, scope.spawn(move || search(name, target, seed, iterations)))
         });
         for (name, search) in searches {
             search.join().expect("the target's panics are caught").context(name)?;

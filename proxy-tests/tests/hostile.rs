@@ -53,7 +53,7 @@ async fn a_thousand_connections_that_never_speak_cost_next_to_nothing() -> Resul
     before.grown_at_most(2000 * 16)?;
     drop((silent, half, greeted));
     before.descriptors_return().await?;
-    witness.end().await
+    witness.end(&server).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,7 +79,7 @@ async fn slow_clients_are_served_at_their_pace() -> Result<()> {
     };
     try_join_all((0..40).map(slow)).await?;
     witness.goes_on().await?;
-    witness.end().await
+    witness.end(&server).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,7 +117,7 @@ async fn half_closed_sockets_are_closed_whole() -> Result<()> {
     }
     before.descriptors_return().await?;
     witness.goes_on().await?;
-    witness.end().await
+    witness.end(&server).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -147,7 +147,7 @@ async fn replies_that_nobody_reads_are_not_gathered() -> Result<()> {
     before.grown_at_most(READERS as u64 * 512)?;
     drop(lazy);
     before.descriptors_return().await?;
-    witness.end().await
+    witness.end(&server).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +171,7 @@ async fn announced_megabytes_that_do_not_come_cost_nothing() -> Result<()> {
     before.grown_at_most(LIARS as u64 * 256)?;
     drop(liars);
     before.descriptors_return().await?;
-    witness.end().await
+    witness.end(&server).await
 }
 
 /// A ping with so much padding, compressed with zlib.
@@ -222,7 +222,7 @@ async fn what_came_before_the_garbage_is_answered() -> Result<()> {
         }
         ensure!(rest(&mut stream).await.is_empty(), "{what}: an answer to garbage");
     }
-    witness.end().await
+    witness.end(&server).await
 }
 
 /// One visit: a few messages, sound or not, and off, at any moment.
@@ -282,5 +282,5 @@ async fn thousands_come_and_go_while_branches_wake_and_leave() -> Result<()> {
     }
     before.descriptors_return().await?;
     before.grown_at_most(64 * 1024)?;
-    witness.end().await
+    witness.end(&server).await
 }
