@@ -144,6 +144,14 @@ fn mongod_which_prints_a_path_that_runs() -> Result<()> {
         (Some(&*path), Some("ARGON_MONGOD"))
     );
 
+    let folder = std::path::Path::new(&path).parent().unwrap_or(std::path::Path::new("/"));
+    let relative = Command::new(argon())
+        .args(["mongod", "which"])
+        .current_dir(folder)
+        .env("ARGON_MONGOD", "mongod")
+        .output()?;
+    assert_eq!(text(&relative.stdout).trim_end(), path, "it is started from other folders");
+
     let wrong = Command::new(argon())
         .args(["mongod", "which"])
         .env("ARGON_MONGOD", "/no/such/mongod")

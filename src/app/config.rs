@@ -10,6 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::settings::{Flags, Values, read_file};
 use crate::base::limits::IDLE_TIMEOUT;
+use crate::store::Key;
 
 /// Everything that `argon serve` can be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Config {
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
     /// Key in the store of the archive that new projects start from.
-    pub base_archive: String,
+    pub base_archive: Key,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
     pub log: String,
     /// How it is written.
@@ -52,7 +53,9 @@ pub enum Ready {
     Json,
 }
 
-const BASE_ARCHIVE: &str = "base/dump.archive";
+fn default_base_archive() -> Result<Key, ConfigError> {
+    Ok("base/dump.archive".parse().expect("a test resolves the defaults"))
+}
 
 /// Why the settings cannot be used.
 #[derive(Debug, Error)]
@@ -177,7 +180,9 @@ pub fn resolve(
             .ok_or(ConfigError::NoDataFolder)?,
         idle_timeout: idle_timeout(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
-        base_archive: base_archive.map_or_else(|| BASE_ARCHIVE.to_owned(), |given| given.value),
+        base_archive: base_archive.map_or_else(default_base_archive, |given| {
+            given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
+        })?,
         log: log.map_or(Ok("info".to_owned()), |given| {
             let known = |text: &str| EnvFilter::try_new(text).ok().map(|_| text.to_owned());
             given.parse(known, "a log filter, as in info or warn,argon::proxy=debug")
@@ -313,7 +318,7 @@ mod tests {
             data_dir: "/platform/argon".into(),
             idle_timeout: "5m".parse().unwrap(),
             mongod: None,
-            base_archive: "base/dump.archive".into(),
+            base_archive: "base/dump.archive".parse().unwrap(),
             log: "info".into(),
             log_format: LogFormat::Text,
             ready: Ready::Text,
@@ -346,7 +351,7 @@ mod tests {
                 config.mongod.unwrap().0.display().to_string()
             }),
             ("base_archive", "ARGON_BASE_SNAPSHOT_S3_PATH", ["a", "b", "c"], |config| {
-                config.base_archive
+                config.base_archive.to_string()
             }),
             ("log", "RUST_LOG", ["warn", "debug", "argon::proxy=trace"], |config| config.log),
             ("log_format", "ARGON_LOG_FORMAT", ["json", "text", "json"], |config| {
@@ -386,7 +391,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 9] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 10] = [
             (&["--listen", "27017"], &[], "", "--listen is `27017`: expected IP:PORT"),
             (&[], &[("ARGON_ADMIN_LISTEN", "x")], "", "ARGON_ADMIN_LISTEN is `x`: expected IP"),
             (&[], &[], "listen = \"x\"", "`listen` in the configuration file is `x`"),
@@ -396,6 +401,7 @@ mod tests {
             (&["--log", "argon=loud"], &[], "", "--log is `argon=loud`: expected a log filter"),
             (&["--log-format", "xml"], &[], "", "expected text or json"),
             (&[], &[("S3_BUCKET", "prod")], "", "S3_BUCKET is set, but this build"),
+            (&["--base-archive", "/etc"], &[], "", "--base-archive is `/etc`: expected a key"),
         ];
         for (arguments, variables, file, expected) in rows {
             let error = decide(arguments, variables, file).unwrap_err();

@@ -19,7 +19,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
 use crate::proxy::{Proxy, ProxyError};
-use crate::store::{Key, LocalStore, StoreError};
+use crate::store::{LocalStore, StoreError};
 
 /// What new projects start from as long as nobody says otherwise.
 static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");
@@ -144,7 +144,7 @@ async fn open(
         data_dir: path.to_owned(),
         idle_timeout: config.idle_timeout,
         address: proxy.local_addr().to_string(),
-        base_key: config.base_archive.parse::<Key>()?,
+        base_key: config.base_archive.clone(),
         sample_base: SAMPLE_BASE,
         cache_gb: CACHE_GB,
         oplog_mb: OPLOG_MB,

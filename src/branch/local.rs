@@ -9,12 +9,14 @@
 //! ```
 
 use std::fmt::Display;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::BranchError;
+use crate::base::blocking::blocking;
 
 /// A Unix socket's path ends at 107 bytes (unix(7)); the directory of a branch and mongod's name
 /// for its socket take this many of them.
@@ -95,6 +97,21 @@ impl Workspace {
     pub(super) fn adopt(&self, restoring: &Path) -> Result<(), BranchError> {
         fs::rename(restoring, self.db())
             .map_err(|source| BranchError::local("put in place", self.db(), source))
+    }
+
+    /// Returns when all of the dbpath is on the disk: one commit of its file system, where a file
+    /// at a time would be one each.
+    pub(super) async fn sync(&self) -> Result<(), BranchError> {
+        let db = self.db();
+        let synced = blocking(move || {
+            let dir = File::open(&db)?;
+            // SAFETY: syncfs takes a descriptor, which `dir` keeps open.
+            match unsafe { libc::syncfs(dir.as_raw_fd()) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+        synced.await.map_err(|source| BranchError::local("bring to the disk", self.db(), source))
     }
 
     pub(super) fn make_socket_dir(&self) -> Result<(), BranchError> {

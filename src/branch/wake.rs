@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::info;
 
 use super::BranchError;
@@ -12,44 +13,61 @@ use super::reconcile::reconcile;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
+use crate::compute::Instance;
 use crate::volume::Head;
 
 /// Claims the branch's next life, brings its volume here unless its working directory is here
 /// already, and starts a mongod on it.
 ///
 /// Crash points, and what the next start finds: before the claim, nothing changed; after it, the
-/// epoch is one higher and nothing else; while restoring, a directory that is thrown away; after
-/// the row says `Present`, a working directory that is the branch's state.
+/// epoch is one higher and nothing else; until the row says `Present`, a directory that no client
+/// wrote to, and that is thrown away; after it, a directory that is the branch's state.
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
     let (head, etag) = reconcile(shared, cell).await?;
     let head = Head { epoch: head.epoch.next(), owner: Some(shared.server), ..head };
     let etag = shared.volumes.move_head(&head, &etag).await?;
-    let row = cell.update_row(shared, |row| row.epoch = head.epoch)?;
-    if row.local == LocalData::None {
-        restore(shared, &workspace, head.version).await?;
-    }
-    let restored = begun.elapsed();
     let local = LocalData::Present { base: head.version, saving: None };
-    cell.update_row(shared, |row| row.local = local)?;
-    match shared.start(&workspace).await {
-        Ok(instance) => {
-            let all = begun.elapsed();
-            info!(branch = %cell.id, name = %cell.name, epoch = %head.epoch,
-                  restore_ms = restored.as_millis() as u64,
-                  mongod_ms = (all - restored).as_millis() as u64, "awake");
-            Ok(Life::new(instance, head, etag))
+    let row = cell.update_row(shared, |row| {
+        row.epoch = head.epoch;
+        if row.local != LocalData::None {
+            row.local = local;
         }
-        Err(error) => {
-            if row.local == LocalData::None {
-                // Fresh from the store and never served: nothing is lost, and it takes no room.
-                workspace.discard_data()?;
-                cell.update_row(shared, |row| row.local = LocalData::None)?;
+    })?;
+    let instance = match row.local {
+        LocalData::Present { .. } => shared.start(&workspace).await?,
+        LocalData::None => {
+            restore(shared, &workspace, head.version).await?;
+            info!(branch = %cell.id, name = %cell.name, ms = millis(begun), "restored");
+            match start_fresh(shared, &workspace).await {
+                Ok(instance) => instance,
+                Err(error) => {
+                    // It never served: nothing is lost, and it takes no room.
+                    workspace.discard_data()?;
+                    return Err(error);
+                }
             }
-            Err(error)
         }
-    }
+    };
+    cell.update_row(shared, |row| row.local = local)?;
+    info!(branch = %cell.id, name = %cell.name, epoch = %head.epoch, ms = millis(begun), "awake");
+    Ok(Life::new(instance, head, etag))
+}
+
+/// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
+/// its own writes durable, and they are worth nothing without the rest.
+async fn start_fresh(
+    shared: &Shared,
+    workspace: &Workspace,
+) -> Result<Arc<dyn Instance>, BranchError> {
+    let (started, synced) = tokio::join!(shared.start(workspace), workspace.sync());
+    synced?;
+    started
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes a version the workspace's dbpath.

@@ -310,7 +310,9 @@ mod tests {
                  echo run >> \"$home/runs\"\n{script}\n",
                 self.home.path().display()
             );
-            let path = self.home.path().join("pip.sh");
+            // One for each caller: a shell may be reading another's just now.
+            let caller = std::thread::current().id();
+            let path = self.home.path().join(format!("pip-{caller:?}.sh"));
             fs::write(&path, pip).unwrap();
             let pips = vec![
                 vec!["/no/such/pip".into()],

@@ -35,6 +35,9 @@ pub enum Source {
     Download,
 }
 
+/// The oldest major version that Argon was tried with; its flags and formats are counted on.
+const OLDEST: u32 = 6;
+
 /// Where to look, in the order of the fields.
 #[derive(Clone, Debug)]
 pub struct Search {
@@ -89,6 +92,14 @@ pub enum MongodError {
         path: PathBuf,
         /// Its last words.
         said: String,
+    },
+    /// It runs, but is older than what branches need.
+    #[error("`{path}` is mongod {version}, which is older than {}.0", OLDEST)]
+    TooOld {
+        /// The binary.
+        path: PathBuf,
+        /// What it says it is.
+        version: String,
     },
     /// There is no download for this kind of machine.
     #[error("there is no mongod to download for {platform}, only for x86-64 Linux")]
@@ -208,6 +219,9 @@ impl MongodError {
                 ),
                 None => format!("try the command by hand; or {OWN}"),
             },
+            Self::TooOld { .. } => {
+                format!("{OWN}; or take it out of PATH, and Argon downloads one")
+            }
             Self::Platform { .. } => {
                 format!("install one (https://www.mongodb.com/try/download/community) and {OWN}")
             }
@@ -250,13 +264,21 @@ fn is_executable(path: &Path) -> bool {
 }
 
 fn probe(path: &Path, source: Source) -> Result<Mongod, MongodError> {
+    let not_started = |source| MongodError::NotStarted { path: path.to_owned(), source };
+    // It is started from other folders than this one.
+    let path = &std::path::absolute(path).map_err(not_started)?;
     let output = output_of_version(path)
         .map_err(|source| MongodError::NotStarted { path: path.to_owned(), source })?;
     let said = String::from_utf8_lossy(&output.stdout);
     let version = said.lines().find_map(|line| line.strip_prefix("db version v"));
-    match version {
+    match version.map(str::trim) {
         Some(version) if output.status.success() => {
-            Ok(Mongod { path: path.to_owned(), version: version.trim().to_owned(), source })
+            let (path, version) = (path.to_owned(), version.to_owned());
+            let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+            if major.is_some_and(|major| major < OLDEST) {
+                return Err(MongodError::TooOld { path, version });
+            }
+            Ok(Mongod { path, version, source })
         }
         _ => {
             let mut said = last_words(&output.stderr);
@@ -354,6 +376,7 @@ mod tests {
             (Some("#!/bin/sh\nexit 3\n"), "exit status: 3", "by hand"),
             (Some("#!/bin/sh\necho hello\n"), "no `db version`", "by hand"),
             (Some("#!/no/such/loader\n"), "start `", "glibc"),
+            (Some("#!/bin/sh\necho db version v4.4.29\n"), "is mongod 4.4.29", "ARGON_MONGOD"),
             (None, "ARGON_MONGOD names `", "unset it"),
         ];
         for (text, message, hint) in rows {

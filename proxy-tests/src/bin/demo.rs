@@ -114,6 +114,7 @@ fn keep(server: Server) -> Result<()> {
     println!("  connect   {uri}");
     println!("  manage    ARGON_SERVER=http://{admin} {} branch list", binary::argon().display());
     println!("  log       {}", home.join("server.log").display());
-    println!("  stop      kill {pid}; rm -r {}", home.display());
+    // Only when it has saved its branches may its folder go.
+    println!("  stop      kill {pid} && tail --pid={pid} -f /dev/null && rm -r {}", home.display());
     Ok(())
 }
