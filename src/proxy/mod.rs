@@ -16,6 +16,8 @@ mod error;
 mod forbidden;
 mod hello;
 mod listener;
+#[cfg(test)]
+mod lives;
 mod opening;
 mod pool;
 mod reply;
