@@ -19,6 +19,8 @@ mod forbidden;
 pub mod fuzzing;
 mod hello;
 mod listener;
+#[cfg(test)]
+mod lives;
 mod local_stream;
 mod metered;
 mod opening;
