@@ -9,6 +9,7 @@ pub mod archives;
 pub mod binary;
 pub mod cli;
 pub mod driver;
+pub mod drivers;
 pub mod fuzz;
 pub mod hostile;
 pub mod machine;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use proxy_tests::binary::{self, cargo};
+use proxy_tests::drivers;
 use proxy_tests::machine::{self, is_ci, python_packages, succeeds, target};
 use proxy_tests::steps::readable;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     if let Some(argon) = report.step("build the binary", || binary::build().map(Done::Ran)) {
         report.step("a mongod to run branches on", || mongod(&argon));
         report.step("PyMongo", pymongo);
+        report.step("drivers of other languages", || drivers::install().map(Done::Ran));
         report.step("tests", || run_tests(&argon, &mut tests));
     }
     for line in &tests.not_run {
