@@ -22,7 +22,7 @@ fn connect_prints_the_uri_and_nothing_else() -> Result<()> {
     let output = server.cli().output(&["connect", "dev"])?;
     assert_eq!(text(&output.stdout), format!("{}\n", dev.uri));
     assert_eq!(text(&output.stderr), "");
-    let expected = format!("mongodb://{}/?appName=argon.shop/dev", server.listen);
+    let expected = format!("mongodb://{}/?appName=argon.shop%2Fdev", server.listen);
     assert_eq!(dev.uri, expected);
     let json: Value = server.cli().json(&["connect", "dev"])?;
     assert_eq!(json, serde_json::json!({ "uri": expected }));

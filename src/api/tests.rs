@@ -127,7 +127,7 @@ fn life_of_a_project(client: Client) {
     let dev = new_branch("dev", BranchSource::Base);
     let created = branch(done(&client, client.create_branch("shop", &dev)));
     assert_eq!(created.state, BranchState::Suspended);
-    assert_eq!(created.uri, "mongodb://127.0.0.1:27017/?appName=argon.shop/dev");
+    assert_eq!(created.uri, "mongodb://127.0.0.1:27017/?appName=argon.shop%2Fdev");
     assert_eq!(client.branch("shop", "dev").unwrap(), created);
     assert_eq!(refused(&client, client.create_branch("shop", &dev)), "branch_exists");
     assert_eq!(refused(&client, client.step("shop", "none", Step::Suspend)), "unknown_branch");

@@ -76,9 +76,10 @@ pub const CLIENT_STALL: Duration = Duration::from_secs(120);
 /// Most bytes of a message that a connection holds in memory while it passes them on.
 pub const RELAY_BYTES: usize = 64 * 1024;
 
-/// Largest message that an OP_COMPRESSED may unpack to, bytes. It is unpacked in memory, and since
-/// compression is never offered, no driver sends any.
-pub const UNPACKED_BYTES_MAX: usize = 1024 * 1024;
+/// Largest message that an OP_COMPRESSED may unpack to, bytes: no more than a connection holds of
+/// any other, for a few bytes would make it hold that. Compression is never offered, so that no
+/// driver sends any.
+pub const UNPACKED_BYTES_MAX: usize = RELAY_BYTES;
 
 /// How often the sessions' connections to a mongod are looked through: one that nobody used from
 /// one look to the next goes to the branch's pool.

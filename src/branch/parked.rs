@@ -70,7 +70,7 @@ impl Parking {
     }
 
     pub(super) fn count(&self) -> usize {
-        *self.0.borrow()
+        self.0.borrow().commands
     }
 
     pub(super) fn is_empty(&self) -> bool {

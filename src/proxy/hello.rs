@@ -14,7 +14,11 @@ use crate::base::ids::BranchId;
 use crate::wire::WireError;
 
 /// Largest `client` document that a server takes, bytes.
-const CLIENT_BYTES_MAX: usize = 512;
+pub(super) const CLIENT_BYTES_MAX: usize = 512;
+
+/// How much of an appName is kept, bytes: more than any address has, and twice what a server takes.
+/// The first message may be much larger, and what is kept of it stays as long as the connection.
+pub(super) const APP_NAME_BYTES_MAX: usize = 256;
 
 /// What of the real server's hello is passed on: its limits, never constants of our own.
 const FACTS: [&str; 6] = [
@@ -56,7 +60,7 @@ impl Greeting {
         let application = field(client, "application")?.and_then(RawBsonRef::as_document);
         let app_name = field(application, "name")?.and_then(RawBsonRef::as_str);
         Ok(Self {
-            app_name: app_name.map(str::to_owned),
+            app_name: app_name.map(|name| beginning(name, APP_NAME_BYTES_MAX).to_owned()),
             client: client
                 .filter(|client| client.as_bytes().len() <= CLIENT_BYTES_MAX)
                 .map(ToOwned::to_owned),
@@ -131,6 +135,13 @@ pub(super) fn service_id(branch: Option<BranchId>) -> ObjectId {
         service.copy_from_slice(&branch.to_bytes()[4..]);
     }
     ObjectId::from_bytes(service)
+}
+
+/// As many whole characters as fit.
+fn beginning(text: &str, bytes: usize) -> &str {
+    let fits = |(start, c): &(usize, char)| start + c.len_utf8() <= bytes;
+    let end = text.char_indices().take_while(fits).last().map_or(0, |(at, c)| at + c.len_utf8());
+    &text[..end]
 }
 
 fn field<'d>(
@@ -235,6 +246,21 @@ mod tests {
         ] {
             let expected = Greeting { app_name, client: kept, balancing };
             assert_eq!(Greeting::read(&hello).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn no_more_of_an_app_name_is_kept_than_an_address_needs() {
+        let most = "a".repeat(APP_NAME_BYTES_MAX);
+        for (name, kept) in [
+            (most.clone(), most.clone()),
+            (format!("{most}b"), most.clone()),
+            (most.repeat(200), most.clone()),
+            // The character that does not fit whole is left out.
+            (format!("{}äöü", &most[1..]), most[1..].to_owned()),
+        ] {
+            let hello = rawdoc! { "hello": 1, "client": { "application": { "name": name } } };
+            assert_eq!(Greeting::read(&hello).unwrap().app_name, Some(kept));
         }
     }
 

@@ -19,6 +19,7 @@ mod hello;
 mod listener;
 mod metered;
 mod opening;
+mod pace;
 mod pool;
 mod reception;
 mod reply;

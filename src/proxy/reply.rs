@@ -38,7 +38,7 @@ impl Code {
     pub(super) const NO_CURSOR: Self = Self(43, "CursorNotFound");
     /// The transaction is gone with the life of the branch that it belonged to.
     pub(super) const NO_TRANSACTION: Self = Self(251, "NoSuchTransaction");
-    /// OP_QUERY is for hello alone.
+    /// OP_QUERY is for what drivers ask first, and what is answered here.
     pub(super) const OLD_QUERY: Self = Self(352, "UnsupportedOpQueryCommand");
 }
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::class::{Class, classify};
 use super::connection::Connection;
 use super::error::ProxyError;
+use super::pace::Pace;
 use super::skim::{Found, Skim};
 use crate::base::limits::{CLIENT_STALL, RELAY_BYTES};
 use crate::wire::{Header, Msg, MsgFlags, WireError};
@@ -23,6 +24,7 @@ pub(super) struct Request {
     skimmed: usize,
     /// Bytes of the message that are still to be taken from the client.
     left: usize,
+    pace: Pace,
 }
 
 /// Which side of a relay failed.
@@ -49,7 +51,13 @@ impl Request {
             let problem = "it ends before its command";
             return Err(ProxyError::client(WireError::Malformed { part: "OP_MSG", problem }));
         }
-        Ok(Self { header, skim, skimmed: beginning - Header::BYTES, left: length })
+        Ok(Self {
+            header,
+            skim,
+            skimmed: beginning - Header::BYTES,
+            left: length,
+            pace: Pace::default(),
+        })
     }
 
     /// What is known of the command.
@@ -128,7 +136,8 @@ impl Request {
         client: &mut Connection<C>,
     ) -> Result<BytesMut, ProxyError> {
         let start = self.header.length as usize - self.left;
-        let chunk = unless_stalled(client.chunk(self.left)).await?;
+        let chunk = self.pace.wait(client.chunk(self.left)).await?;
+        self.pace.came(chunk.len());
         self.left -= chunk.len();
         let news = (Header::BYTES + self.skimmed).saturating_sub(start);
         if let Some(news) = chunk.get(news..).filter(|news| !news.is_empty()) {
@@ -208,6 +217,44 @@ mod tests {
         drop(branch);
         drop(sending);
         Ok((receiving.await.unwrap().unwrap(), request.found().clone()))
+    }
+
+    /// How a message of 200 kB fares of which a client, after its beginning, sends so many bytes a
+    /// second.
+    async fn at_this_pace(bytes_a_second: usize) -> (Result<(), Side>, Duration) {
+        let whole = message(MsgFlags::NONE, &[&kind0(&rawdoc! { "insert": "c" }), &kind1(200_000)]);
+        let (mut far, near) = duplex(4096);
+        let (back, mut mongod) = duplex(4096);
+        let sending = async move {
+            far.write_all(&whole[..RELAY_BYTES]).await.unwrap();
+            for some in whole[RELAY_BYTES..].chunks(bytes_a_second) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                far.write_all(some).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let receiving = async { tokio::io::copy(&mut mongod, &mut tokio::io::sink()).await };
+        let (mut client, mut branch) = (Connection::new(near), Connection::new(back));
+        let forwarding = async {
+            let mut request = open(&mut client).await.unwrap();
+            let started = tokio::time::Instant::now();
+            let outcome = request.forward(&mut client, &mut branch).await;
+            (outcome, started.elapsed())
+        };
+        tokio::select! {
+            outcome = forwarding => outcome,
+            () = sending => unreachable!("it never ends"),
+            _ = receiving => unreachable!("the branch is not closed"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_served_and_one_that_dribbles_is_given_up() {
+        let (outcome, took) = at_this_pace(1000).await;
+        assert!(outcome.is_ok() && took > CLIENT_STALL, "{outcome:?} after {took:?}");
+        let (outcome, took) = at_this_pace(1).await;
+        let stalled = matches!(outcome, Err(Side::Client(ProxyError::Stalled { .. })));
+        assert!(stalled && took <= 2 * CLIENT_STALL, "{outcome:?} after {took:?}");
     }
 
     #[tokio::test]

@@ -206,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         self.answer(&mut request, id, &answer).await
     }
 
-    /// An OP_QUERY: how older drivers say hello, and nothing else any more.
+    /// An OP_QUERY: how older drivers say hello and ask for the version, and nothing else any more.
     async fn query(&mut self, header: Header) -> Result<(), ProxyError> {
         let length = header.length as usize;
         if length > RELAY_BYTES {
@@ -220,13 +220,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let name = name.map(|element| element.key().as_str()).unwrap_or_default();
         let class = query.command_database().map(|_| classify(name));
         let (flags, reply) = match class {
-            Some(Class::Local(local @ (Local::Hello | Local::IsMaster))) => {
+            Some(Class::Local(local)) => {
                 let greeting = self.greeting_in(local, command)?;
                 self.greeted(greeting);
                 (ReplyFlags::SUCCESS, self.local(local))
             }
             _ => {
-                let message = "OP_QUERY is for hello and isMaster only: \
+                let message = "OP_QUERY is for a driver's first questions only: \
                                the driver is too old for this server";
                 let refusal = Refusal {
                     code: Code::OLD_QUERY,

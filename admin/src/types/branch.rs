@@ -161,10 +161,11 @@ pub struct CreateBranch {
 
 /// The URI of a branch, for a proxy that listens at `address` (`HOST:PORT`).
 ///
-/// The `/` in the option's value stands as it is: RFC 3986 section 3.4 allows it in a query, and
-/// the drivers split options only at `&` and `=`. Names need no escape by their own rule.
+/// The `/` in the option's value is escaped, though RFC 3986 section 3.4 allows it in a query:
+/// the Java driver 3.6 takes the last `/` of a URI for the one after the hosts. Names need no
+/// escape by their own rule.
 pub fn connection_uri(address: impl fmt::Display, project: &str, branch: &str) -> String {
-    format!("mongodb://{address}/?appName=argon.{project}/{branch}")
+    format!("mongodb://{address}/?appName=argon.{project}%2F{branch}")
 }
 
 #[cfg(test)]
@@ -194,6 +195,6 @@ mod tests {
     #[test]
     fn the_uri_names_the_branch() {
         let uri = connection_uri("127.0.0.1:27017", "shop", "dev");
-        assert_eq!(uri, "mongodb://127.0.0.1:27017/?appName=argon.shop/dev");
+        assert_eq!(uri, "mongodb://127.0.0.1:27017/?appName=argon.shop%2Fdev");
     }
 }
