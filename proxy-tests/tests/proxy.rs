@@ -183,7 +183,7 @@ async fn a_cursor_outlives_the_connection_that_opened_it() -> Result<()> {
     let id = opened.get_document("cursor")?.get_i64("id")?;
     let opener = || async {
         // Other metadata, so a connection of its own; and mongod lists the clients it has.
-        let other = driver::connect(&scene.uri.replace("argon.shop/dev", "argon.dev")).await?;
+        let other = driver::connect(&scene.uri.replace("argon.shop%2Fdev", "argon.dev")).await?;
         let pipeline = [doc! { "$currentOp": { "allUsers": true, "idleConnections": true } }];
         let ops: Vec<Document> =
             other.database("admin").aggregate(pipeline).await?.try_collect().await?;
