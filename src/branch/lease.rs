@@ -11,7 +11,6 @@ use super::cell::{Attach, Cell, ClientCount, Patience, ended};
 use super::life::Life;
 use super::parked::Waiter;
 use super::shared::Shared;
-use super::state::State;
 use crate::base::ids::{BranchId, Epoch};
 use crate::base::limits::WAKE_WAIT;
 use crate::base::name::Name;
@@ -52,11 +51,6 @@ impl BranchHandle {
     /// The name of its project.
     pub fn project(&self) -> &Name {
         &self.cell.project
-    }
-
-    /// Whether a mongod serves it now. It may change at any time.
-    pub fn is_running(&self) -> bool {
-        self.cell.state() == State::Running
     }
 
     /// Begins a request if the branch runs right now; neither waits nor wakes.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeout};
 use bson::{Bson, doc};
 
+use super::state::State;
 use super::{BranchError, BranchHandle, Branches, Parts, Settings, Use};
 use crate::base::clock::SystemClock;
 use crate::catalog::Catalog;
@@ -137,7 +138,7 @@ async fn a_mongod_that_died_is_recovered_by_the_next_command() {
     let life = dev.cell.life().unwrap();
     life.instance.kill().await;
     let died = tokio::time::timeout(Duration::from_secs(30), async {
-        while dev.is_running() {
+        while dev.cell.state() == State::Running {
             tokio::task::yield_now().await;
         }
     });

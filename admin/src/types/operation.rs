@@ -137,6 +137,8 @@ mod tests {
             DeleteBranch,
             UndeleteBranch,
             PurgeBranch,
+            OpenDoor,
+            CloseDoor,
             SetBase,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str().replace(' ', "_"));
