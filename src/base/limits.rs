@@ -86,7 +86,7 @@ pub const UNPACKED_BYTES_MAX: usize = RELAY_BYTES;
 pub const BACK_SWEEP: Duration = Duration::from_millis(100);
 
 /// Most connections that wait in a branch's pool; each holds a thread of mongod's.
-pub const BACKS_AT_REST_MAX: usize = 16;
+pub const BACKS_AT_REST_MAX: usize = 64;
 
 /// How long one waits there before it is closed.
 pub const BACK_REST: Duration = Duration::from_secs(10);
