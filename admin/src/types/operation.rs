@@ -64,6 +64,8 @@ pub enum OperationKind {
     PinVersion,
     /// Let it go when its time comes.
     UnpinVersion,
+    /// Set which versions and deleted branches a project keeps.
+    SetRetention,
     /// Set the archive that new projects start from.
     SetBase,
 }
@@ -111,6 +113,7 @@ impl OperationKind {
             Self::SnapshotBranch => "snapshot branch",
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
+            Self::SetRetention => "set retention",
             Self::SetBase => "set base",
         }
     }
@@ -153,6 +156,7 @@ mod tests {
             SnapshotBranch,
             PinVersion,
             UnpinVersion,
+            SetRetention,
             SetBase,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str().replace(' ', "_"));
