@@ -15,15 +15,16 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, seed, view};
+use super::{BranchError, base, create, doors, history, retention, seed, view};
 use crate::archive;
-use crate::base::ids::{BranchId, ProjectId, ServerId};
+use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::metrics::Observed;
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::{Head, Project};
+use crate::volume::Head;
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -68,14 +69,14 @@ impl Branches {
         }
         let base = Some(base::loaded(&self.shared).await?);
         let created = self.shared.clock.now();
-        let row = ProjectRow { id: ProjectId::generate(created), name, created, base };
+        let (id, retention) = (ProjectId::generate(created), Retention::default());
+        let row = ProjectRow { id, name, created, base, retention };
         self.shared.catalog.insert_project(&row).map_err(|error| match error {
             CatalogError::NameTaken { .. } => exists(row.name.clone()),
             other => other.into(),
         })?;
         // For whoever has the store alone and must make the catalog again.
-        let kept = Project { id: row.id, name: row.name.clone(), created, base };
-        if let Err(error) = self.shared.volumes.save_project(&kept).await {
+        if let Err(error) = self.shared.volumes.save_project(&retention::kept(&row)).await {
             self.shared.catalog.delete_project(row.id)?;
             return Err(error.into());
         }
@@ -101,6 +102,7 @@ impl Branches {
             let names: Vec<_> = live.iter().map(|cell| cell.name.to_string()).collect();
             return Err(BranchError::ProjectNotEmpty { project: name, branches: names.join(", ") });
         }
+        let _turn = self.shared.changing.lock().await;
         for deleted in self.shared.catalog.branches(row.id, Deleted::Only)? {
             self.purge_id(deleted.id).await?;
         }
@@ -177,6 +179,59 @@ impl Branches {
         view::branch(&self.shared, &cell)
     }
 
+    /// Makes a version of what a branch is now, on request. A branch that runs is suspended for it;
+    /// its clients keep their connections, and their next command wakes it. One that sleeps gets a
+    /// version that shares every block with the one before.
+    ///
+    /// # Errors
+    /// There is no such branch, the label is none or is taken, or the version could not be stored.
+    pub async fn snapshot(
+        &self,
+        project: &str,
+        branch: &str,
+        label: Option<&str>,
+    ) -> Result<types::Version, BranchError> {
+        let label = label.map(str::parse).transpose()?;
+        let cell = self.live(project, branch)?;
+        let id = cell.snapshot(&self.shared, label).await?;
+        self.version(id)
+    }
+
+    /// Keeps a version for good, whatever the rules of its project say.
+    ///
+    /// # Errors
+    /// There is no such version, or the store cannot be written.
+    pub async fn pin(&self, version: &str) -> Result<types::Version, BranchError> {
+        let id = self.version_id(version)?;
+        // The store first: what it says is pinned, is kept.
+        self.shared.volumes.pin(id).await?;
+        self.shared.catalog.pin_version(id)?;
+        self.version(id)
+    }
+
+    /// Lets a version go when its time comes; one that is not pinned stays as it is.
+    ///
+    /// # Errors
+    /// There is no such version, or the store cannot be written.
+    pub async fn unpin(&self, version: &str) -> Result<types::Version, BranchError> {
+        let id = self.version_id(version)?;
+        self.shared.volumes.unpin(id).await?;
+        self.shared.catalog.unpin_version(id)?;
+        self.version(id)
+    }
+
+    fn version_id(&self, text: &str) -> Result<VersionId, BranchError> {
+        let id = text.parse()?;
+        self.version(id).map(|_| id)
+    }
+
+    fn version(&self, id: VersionId) -> Result<types::Version, BranchError> {
+        let row = self.shared.catalog.version(id)?;
+        row.as_ref()
+            .map(view::version)
+            .ok_or_else(|| BranchError::NoVersion { version: id.to_string() })
+    }
+
     /// Wakes a branch, at once even after a wake that failed just now.
     ///
     /// # Errors
@@ -228,6 +283,7 @@ impl Branches {
         project: &str,
         branch: &str,
     ) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         if self.shared.live(&cell.project, &cell.name).is_ok() {
             let (project, branch) = (cell.project.clone(), cell.name.clone());
@@ -247,13 +303,15 @@ impl Branches {
     /// # Errors
     /// There is no deleted branch of that name or id.
     pub async fn purge(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         let last = view::branch(&self.shared, &cell)?;
         self.purge_id(cell.id).await?;
         Ok(last)
     }
 
-    async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+    /// The caller keeps those away who would bring it back.
+    pub(super) async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
         self.shared.volumes.delete_head(id).await?;
         self.shared.catalog.purge_branch(id)?;
         self.shared.cells.remove(&id);
@@ -275,7 +333,7 @@ impl Branches {
             }
             live => live?,
         };
-        Ok(history::versions(&self.shared, &cell)?.iter().map(view::version).collect())
+        Ok(history::versions(&self.shared, &cell.row())?.iter().map(view::version).collect())
     }
 
     /// Makes an archive what new projects start from.

@@ -19,6 +19,7 @@ mod manage;
 mod parked;
 mod reconcile;
 mod report;
+mod retention;
 mod save;
 mod seed;
 mod shared;

@@ -8,6 +8,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::shared::Shared;
 use super::state::State;
+use crate::base::retention::Retention;
 use crate::catalog::{ProjectRow, VersionRow};
 
 pub(super) fn project(row: &ProjectRow) -> types::Project {
@@ -16,11 +17,25 @@ pub(super) fn project(row: &ProjectRow) -> types::Project {
         name: row.name.to_string(),
         created_at: row.created.to_string(),
         base_version: row.base.map(|version| version.to_string()),
+        retention: types::Retention {
+            keep_last: row.retention.keep_last,
+            keep_for_ms: row.retention.keep_for_ms(),
+            keep_deleted_ms: row.retention.keep_deleted_ms(),
+        },
     }
 }
 
+/// The rules that somebody asks for.
+pub(super) fn rules(rules: &types::Retention) -> Result<Retention, BranchError> {
+    if rules.keep_last == Some(0) {
+        return Err(BranchError::KeepNone);
+    }
+    let types::Retention { keep_last, keep_for_ms, keep_deleted_ms } = *rules;
+    Ok(Retention::from_ms(keep_last, keep_for_ms, keep_deleted_ms))
+}
+
 pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, BranchError> {
-    let now = cell.snapshot();
+    let now = cell.standing();
     let row = now.row;
     let head = shared.catalog.version(row.head)?;
     let origin = row.origin_branch.zip(row.origin_version).map(|(branch, version)| {
@@ -64,6 +79,7 @@ pub(super) fn version(row: &VersionRow) -> types::Version {
         parent: row.parent.map(|parent| parent.to_string()),
         cause: row.cause.clone(),
         label: row.label.clone(),
+        pinned: row.pinned,
         size_bytes: row.total_bytes,
         new_bytes: row.new_bytes,
         stored_bytes: row.stored_bytes,

@@ -14,6 +14,7 @@ use super::envelope::{self, Kind};
 use super::hostile;
 use super::pack::{PackKind, PackWriter};
 use super::page::{PAGE_COVERS, Page};
+use super::pin::Pin;
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::testing::{head, volumes};
 use super::version::Root;
@@ -22,6 +23,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::retention::Retention;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
 
@@ -33,6 +35,7 @@ fn project() -> Project {
         name: "shop".parse().unwrap(),
         created: Timestamp::from_unix_ms(1_700_000_000_000),
         base: Some(VersionId::from_bytes([3; 16])),
+        retention: Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000)),
     }
 }
 
@@ -45,6 +48,11 @@ fn full_head() -> Head {
         idle_timeout: IdleTimeout::Never,
         ..head(7)
     }
+}
+
+fn pin() -> Pin {
+    let version = VersionId::from_bytes([3; 16]);
+    Pin { version, created: Timestamp::from_unix_ms(1_700_000_600_000) }
 }
 
 /// The files of the example's volume: one small, one that has pages with and without blocks.
@@ -109,6 +117,7 @@ fn example() -> Example {
         (keys::project(project().id), envelope::seal(Kind::Project, &project()).unwrap()),
         (keys::head(full_head().branch), full_head().seal().unwrap()),
         (keys::version(root.version.id), root.seal().unwrap()),
+        (keys::pin(pin().version), envelope::seal(Kind::Pin, &pin()).unwrap()),
         (keys::pack(PackKind::Blocks, packs.id()), packs.finish()),
         (keys::pack(PackKind::Pages, pages.id()), pages.finish()),
     ]);
@@ -147,6 +156,11 @@ async fn the_golden_files_are_read_as_what_was_written() {
     volumes.prepare().await.unwrap();
     assert_eq!(volumes.projects().await.unwrap(), [project()]);
     assert_eq!(volumes.head(full_head().branch).await.unwrap().0, full_head());
+    assert_eq!(volumes.heads().await.unwrap(), [full_head()]);
+    assert_eq!(volumes.version_ids().await.unwrap(), [root.version.id]);
+    assert_eq!(volumes.pins().await.unwrap(), [root.version.id]);
+    let pinned: Pin = envelope::open(Kind::Pin, &objects[&keys::pin(pin().version)]).unwrap();
+    assert_eq!(pinned, pin());
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
     assert_eq!(volumes.check(root.version.id).await.unwrap().objects, 2);
 
@@ -170,8 +184,17 @@ fn documents_have_the_types_of_the_format() {
         document
     };
     check(Kind::Format, &keys::marker(), &[("layout", Int32)]);
-    let fields = [("id", String), ("name", String), ("created_ms", Int64), ("base", String)];
-    check(Kind::Project, &keys::project(project().id), &fields);
+    let fields = [
+        ("id", String),
+        ("name", String),
+        ("created_ms", Int64),
+        ("base", String),
+        ("retention", EmbeddedDocument),
+    ];
+    let found = check(Kind::Project, &keys::project(project().id), &fields);
+    let rules = found.get_document("retention").unwrap();
+    let found: Vec<_> = rules.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("keep_last", Int64), ("keep_for_ms", Int64), ("keep_deleted_ms", Int64)]);
     let fields = [
         ("branch", String),
         ("branch_name", String),
@@ -200,6 +223,7 @@ fn documents_have_the_types_of_the_format() {
         ("directories", Array),
         ("files", Array),
     ];
+    check(Kind::Pin, &keys::pin(pin().version), &[("version", String), ("created_ms", Int64)]);
     let version = check(Kind::Version, &keys::version(root.version.id), &fields);
     let file = version.get_array("files").unwrap()[0].as_document().unwrap();
     let found: Vec<_> = file.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();

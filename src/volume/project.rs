@@ -9,11 +9,8 @@ use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{ProjectId, VersionId};
 use crate::base::name::Name;
-use crate::base::parallel::parallel;
-use crate::store::{Condition, Key, LIST_PAGE, StoreError};
-
-/// Projects that are read at a time.
-const PARALLEL: usize = 16;
+use crate::base::retention::Retention;
+use crate::store::{Condition, Key};
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +25,9 @@ pub struct Project {
     /// The version that new branches start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<VersionId>,
+    /// How long its versions and deleted branches are kept; the usual where it says nothing.
+    #[serde(default)]
+    pub retention: Retention,
 }
 
 impl Project {
@@ -53,33 +53,12 @@ impl Volumes {
     }
 
     /// All projects, by id.
+    ///
+    /// # Errors
+    /// The store fails, or one of them cannot be read.
     pub async fn projects(&self) -> Result<Vec<Project>, VolumeError> {
-        let (mut projects, mut after) = (Vec::new(), None);
-        loop {
-            let listed = self.store.list(keys::PROJECTS, after.as_ref()).await;
-            let page = listed.map_err(VolumeError::store(|| "list the projects".to_owned()))?;
-            after = page.last().map(|entry| entry.key.clone());
-            let more = page.len() == LIST_PAGE;
-            let reads = page.into_iter().map(|entry| self.clone().project(entry.key));
-            projects.extend(parallel(PARALLEL, reads.collect::<Vec<_>>()).await?);
-            if !more {
-                break;
-            }
-        }
-        let mut projects: Vec<_> = projects.into_iter().flatten().collect();
-        projects.sort_unstable_by_key(|project: &Project| project.id);
-        Ok(projects)
-    }
-
-    async fn project(self, key: Key) -> Result<Option<Project>, VolumeError> {
-        match self.store.read(&key).await {
-            Ok(object) => Project::open(&object.bytes)
-                .map(Some)
-                .map_err(VolumeError::damaged(&key, "its document")),
-            // Deleted since it was listed.
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(VolumeError::Store { doing: format!("read {key}"), source }),
-        }
+        let read = |_: &Key, object: &[u8]| Project::open(object);
+        self.documents(keys::PROJECTS, read).await?.into_iter().collect()
     }
 }
 
@@ -97,6 +76,7 @@ mod tests {
             name: format!("p{n}").parse().unwrap(),
             created: Timestamp::from_unix_ms(n.into()),
             base: None,
+            retention: Retention::default(),
         };
         for n in [2, 1, 3] {
             volumes.save_project(&project(n)).await.unwrap();
@@ -108,6 +88,11 @@ mod tests {
             volumes.delete_project(project(3).id).await.unwrap();
         }
         assert_eq!(volumes.projects().await.unwrap(), [project(1), second]);
+
+        // As an Argon wrote it that knew no rules.
+        let old = bson::doc! { "id": project(4).id.to_string(), "name": "p4", "created_ms": 4_i64 };
+        let old = envelope::seal(Kind::Project, &old).unwrap();
+        assert_eq!(Project::open(&old), Ok(project(4)));
 
         let broken = "projects/junk".parse().unwrap();
         store.write(&broken, "junk".into(), Condition::Always).await.unwrap();

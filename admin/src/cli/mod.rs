@@ -14,6 +14,7 @@ mod operation;
 mod output;
 mod progress;
 mod project;
+mod retention;
 mod server;
 mod session;
 

@@ -11,8 +11,8 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CreateBranch, CreateProject, Deleted, List, OpenPort, Operation, OperationStatus,
-    Project, Status, Version,
+    Base, Branch, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort, Operation,
+    OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
 };
 use address::segment;
 use http::Http;
@@ -75,6 +75,25 @@ impl Client {
     /// Begins to delete a project.
     pub fn delete_project(&self, project: &str) -> Result<Operation, ClientError> {
         self.http.delete(&format!("/v1/projects/{}", segment(project)))
+    }
+
+    /// Begins to set which versions and deleted branches a project keeps.
+    pub fn set_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Operation, ClientError> {
+        self.http.put(&format!("/v1/projects/{}/retention", segment(project)), rules)
+    }
+
+    /// What such rules would let go now.
+    pub fn preview_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Vec<Leaving>, ClientError> {
+        let path = format!("/v1/projects/{}/retention/preview", segment(project));
+        self.http.post::<List<_>>(&path, rules).map(|list| list.items)
     }
 
     /// A project's branches.
@@ -150,6 +169,26 @@ impl Client {
     pub fn versions(&self, project: &str, branch: &str) -> Result<Vec<Version>, ClientError> {
         let path = format!("{}/versions", branch_path(project, branch));
         self.http.get::<List<_>>(&path).map(|list| list.items)
+    }
+
+    /// Begins to make a version of what a branch is now.
+    pub fn snapshot(
+        &self,
+        project: &str,
+        branch: &str,
+        snapshot: &TakeSnapshot,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/snapshot", branch_path(project, branch)), snapshot)
+    }
+
+    /// Begins to pin a version.
+    pub fn pin(&self, version: &str) -> Result<Operation, ClientError> {
+        self.http.post_empty(&format!("/v1/versions/{}/pin", segment(version)))
+    }
+
+    /// Begins to unpin a version.
+    pub fn unpin(&self, version: &str) -> Result<Operation, ClientError> {
+        self.http.delete(&format!("/v1/versions/{}/pin", segment(version)))
     }
 
     /// An archive of a branch, as it arrives; a cut connection is an error of the reader.
