@@ -29,6 +29,8 @@ pub enum Kind {
     Version,
     /// What garbage collection found dead.
     Condemned,
+    /// A version that is kept for good.
+    Pin,
 }
 
 impl Kind {
@@ -39,12 +41,18 @@ impl Kind {
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
             Self::Condemned => *b"COND",
+            Self::Pin => *b"PINS",
         }
     }
 
     fn format_version(self) -> u16 {
         match self {
-            Self::Format | Self::Project | Self::Head | Self::Version | Self::Condemned => 1,
+            Self::Format
+            | Self::Project
+            | Self::Head
+            | Self::Version
+            | Self::Condemned
+            | Self::Pin => 1,
         }
     }
 }

@@ -9,10 +9,15 @@ use crate::store::Key;
 
 /// Before the id in the key of every project.
 pub const PROJECTS: &str = "projects/";
+
 /// Before the id in the key of every head.
 pub const HEADS: &str = "heads/";
+
 /// Before the id in the key of every version.
 pub const VERSIONS: &str = "versions/";
+
+/// Before the version's id in the key of every pin.
+pub const PINS: &str = "pins/";
 
 pub fn marker() -> Key {
     key("argon/", "format")
@@ -34,6 +39,10 @@ pub fn version(id: VersionId) -> Key {
     key(VERSIONS, id)
 }
 
+pub fn pin(version: VersionId) -> Key {
+    key(PINS, version)
+}
+
 pub fn pack(kind: PackKind, id: PackId) -> Key {
     key(packs(kind), id)
 }
@@ -46,9 +55,10 @@ pub fn packs(kind: PackKind) -> &'static str {
     }
 }
 
-/// The id in a key with this prefix; none where something else stands there.
-pub fn id<T: FromStr>(prefix: &str, key: &Key) -> Option<T> {
-    key.as_str().strip_prefix(prefix)?.parse().ok()
+/// The id in a key under `prefix`; none where something else stands there.
+pub fn id<T: FromStr + Display>(prefix: &str, key: &Key) -> Option<T> {
+    let text = key.as_str().strip_prefix(prefix)?;
+    text.parse().ok().filter(|id: &T| id.to_string() == text)
 }
 
 fn key(prefix: &str, id: impl Display) -> Key {
@@ -69,10 +79,20 @@ mod tests {
             (project(ProjectId::from_bytes([0; 16])), format!("projects/{text}")),
             (head(BranchId::from_bytes([0; 16])), format!("heads/{text}")),
             (version(VersionId::from_bytes([0; 16])), format!("versions/{text}")),
+            (pin(VersionId::from_bytes([0; 16])), format!("pins/{text}")),
             (pack(PackKind::Blocks, id), format!("packs/{text}")),
             (pack(PackKind::Pages, id), format!("pages/{text}")),
         ] {
             assert_eq!(key.as_str(), wanted);
+        }
+    }
+
+    #[test]
+    fn an_id_is_read_back_from_its_key_and_nothing_else_is_one() {
+        let id = VersionId::from_bytes([7; 16]);
+        assert_eq!(super::id(VERSIONS, &version(id)), Some(id));
+        for other in ["versions/junk", "pins/0", "versions/070w3ge1r70w3ge1r70w3ge1r7/x"] {
+            assert_eq!(super::id::<VersionId>(VERSIONS, &other.parse().unwrap()), None, "{other}");
         }
     }
 }
