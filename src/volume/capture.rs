@@ -46,7 +46,8 @@ impl Volumes {
     /// # Errors
     /// Whatever fails, the directory is as it was, the parent too, and the version does not exist,
     /// or (if the very last write failed in its answer only) exists whole and without a head. A new
-    /// try takes a new id. Safe to cancel likewise.
+    /// try takes a new id. Safe to cancel likewise. [`VolumeError::TooLate`] where it took longer than
+    /// [`crate::base::limits::UPLOAD_DEADLINE`].
     pub async fn capture(
         &self,
         directory: &Path,
@@ -55,11 +56,12 @@ impl Volumes {
         let root: Arc<Path> = directory.into();
         let walked = root.clone();
         let tree = blocking(move || walk(&walked)).await?;
-        let parent = match request.parent {
+        let (running, shared) = self.begin_upload(request.id, request.parent).await?;
+        let parent = match shared {
             Some(parent) => Some(self.index(parent).await?),
             None => None,
         };
-        let mut upload = Upload::new(self.clone(), request.id);
+        let mut upload = Upload::new(self.clone(), format!("version {}", request.id));
         let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
         let uploaded = upload.finish().await?;
         let version = Version {
@@ -74,7 +76,15 @@ impl Volumes {
             new_bytes: uploaded.new_bytes,
             stored_bytes: uploaded.stored_bytes,
         };
+        running.ensure_in_time(self.clock.now())?;
         self.write_root(&Root { version: version.clone(), tree, pages }).await?;
+        if let Err(late) = running.ensure_in_time(self.clock.now()) {
+            // Some of what it needs may be gone, and no head can be moved to it yet.
+            let key = keys::version(request.id);
+            let deleted = self.store.delete(&key).await;
+            deleted.map_err(VolumeError::store(|| format!("take {key} back")))?;
+            return Err(late);
+        }
         Ok(version)
     }
 
