@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use argon_admin::types::Label;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -13,12 +14,13 @@ use super::lease::{Lease, Use};
 use super::life::Life;
 use super::parked::{Parking, Waiter};
 use super::report::WakeReport;
+use super::save::{Purpose, Snapshot};
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
-use super::{BranchError, save, wake, watch as watching};
+use super::{BranchError, history, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
 use crate::base::gauge::{Counted, Gauge};
-use crate::base::ids::BranchId;
+use crate::base::ids::{BranchId, VersionId};
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
 };
@@ -61,6 +63,8 @@ struct Inner {
     last_wake: Option<Arc<WakeReport>>,
     /// Saves that failed in a row.
     failed_saves: u32,
+    /// What the snapshot that is about to begin is to be.
+    snapshot: Option<Snapshot>,
 }
 
 /// A wake that failed, so that a broken branch does not spin.
@@ -71,7 +75,7 @@ struct Failure {
 }
 
 /// A branch as it stands at one moment.
-pub(super) struct Snapshot {
+pub(super) struct Standing {
     pub(super) state: State,
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
@@ -117,15 +121,16 @@ impl Cell {
                 failure: None,
                 last_wake: None,
                 failed_saves: 0,
+                snapshot: None,
             }),
         })
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn standing(&self) -> Standing {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
         let last_wake = inner.last_wake.clone();
-        Snapshot { state: inner.state, row: inner.row.clone(), in_flight, last_wake }
+        Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake }
     }
 
     pub(super) fn state(&self) -> State {
@@ -204,11 +209,19 @@ impl Cell {
         shared: &Arc<Shared>,
         event: Event,
     ) -> Result<Asked, BranchError> {
-        let mut inner = self.lock();
+        self.begin(shared, &mut self.lock(), event)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        inner: &mut Inner,
+        event: Event,
+    ) -> Result<Asked, BranchError> {
         if inner.state == State::Running && !self.parking.is_empty() {
             return Ok(Asked::Awaited);
         }
-        match self.fire(shared, &mut inner, event) {
+        match self.fire(shared, inner, event) {
             Ok(()) if inner.transition.is_some() => Ok(Asked::Begun(inner.subscribe())),
             Ok(()) => Ok(Asked::Already),
             Err(IllegalTransition::Busy(_)) => Ok(Asked::Busy(inner.subscribe())),
@@ -223,14 +236,45 @@ impl Cell {
         event: Event,
     ) -> Result<(), BranchError> {
         loop {
-            match self.ask(shared, event)? {
-                Asked::Already => return Ok(()),
-                Asked::Begun(outcome) => return ended(outcome).await,
-                // Whether that other transition succeeds is not this asker's business.
-                Asked::Busy(outcome) => drop(ended(outcome).await),
-                Asked::Awaited => self.parking.until_empty().await,
+            if let Some(end) = self.end_of(self.ask(shared, event)?).await {
+                return end;
             }
         }
+    }
+
+    /// Makes a version of the present state, and waits until it is there. The label is looked up
+    /// under the lock that the transition begins under: of two who want it one gets it.
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        label: Option<Label>,
+    ) -> Result<VersionId, BranchError> {
+        loop {
+            let id = VersionId::generate(shared.clock.now());
+            let asked = {
+                let mut inner = self.lock();
+                if let Some(label) = &label {
+                    history::check_free(shared, &inner.row, label)?;
+                }
+                inner.snapshot = Some(Snapshot { id, label: label.clone() });
+                self.begin(shared, &mut inner, Event::Snapshot)?
+            };
+            if let Some(end) = self.end_of(asked).await {
+                return end.map(|()| id);
+            }
+        }
+    }
+
+    /// How it ended; `None` where something else had to end first: then it is to be asked again.
+    async fn end_of(&self, asked: Asked) -> Option<Result<(), BranchError>> {
+        match asked {
+            Asked::Already => return Some(Ok(())),
+            Asked::Begun(outcome) => return Some(ended(outcome).await),
+            // Whether that other transition succeeds is not this asker's business.
+            Asked::Busy(outcome) => drop(ended(outcome).await),
+            Asked::Awaited => self.parking.until_empty().await,
+        }
+        None
     }
 
     /// The idle rule, checked and acted upon under the lock that commands attach under.
@@ -309,13 +353,18 @@ impl Cell {
             }
             Err(source) => {
                 shared.metrics.suspend(metrics::Outcome::Failed);
-                let kept = shared.layout.branch(self.id).db();
-                let source = Arc::new(source);
-                let error = BranchError::Save { branch: self.name.clone(), kept, source };
+                let (branch, source) = (self.name.clone(), Arc::new(source));
+                let (local, error) = match inner.row.local {
+                    LocalData::None => (Local::Nothing, BranchError::Head { branch, source }),
+                    LocalData::Present { .. } => {
+                        let kept = shared.layout.branch(self.id).db();
+                        (Local::Unsaved, BranchError::Save { branch, kept, source })
+                    }
+                };
                 error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
                 inner.row.error = Some(error.chain());
                 inner.failed_saves = inner.failed_saves.saturating_add(1);
-                (Event::SaveFailed, Err(error))
+                (Event::SaveFailed { local }, Err(error))
             }
         };
         self.conclude(shared, &mut inner, event, outcome);
@@ -369,14 +418,15 @@ impl Cell {
                     tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
                 }
             }
-            Some(effect @ (Effect::Save | Effect::SaveAndDelete)) => {
+            Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
+                let purpose = match (effect, inner.snapshot.take()) {
+                    (Effect::SaveAndDelete, _) => Purpose::Delete,
+                    (Effect::SaveSnapshot, Some(snapshot)) => Purpose::Snapshot(snapshot),
+                    _ => Purpose::Suspend,
+                };
                 inner.transition = Some(watch::Sender::new(None));
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
-                    let purpose = match effect {
-                        Effect::SaveAndDelete => save::Purpose::Delete,
-                        _ => save::Purpose::Suspend,
-                    };
                     let result = save::save(&shared, &cell, purpose).await;
                     cell.saved(&shared, result);
                 });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use argon_admin::types::Label;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -18,12 +19,23 @@ use crate::store::ETag;
 use crate::volume::{Capture, Cause, Head, MongodVersion};
 
 /// What a save is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The branch sleeps afterwards.
     Suspend,
+    /// It sleeps afterwards, and has a new version even if it slept before.
+    Snapshot(Snapshot),
     /// It is deleted afterwards; its last state stays, so that it can be brought back.
     Delete,
+}
+
+/// A version that somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// Its id; every try takes a new one.
+    pub(super) id: VersionId,
+    /// What it is to be called.
+    pub(super) label: Option<Label>,
 }
 
 /// Drains, stops mongod, makes the working directory a version, moves the head to it, frees the
@@ -41,23 +53,32 @@ pub(super) async fn save(
     let begun = tokio::time::Instant::now();
     let (mut head, mut etag, mongod) = stop(shared, cell, &workspace).await?;
     let stopped = begun.elapsed();
-    if let LocalData::Present { base, .. } = cell.row().local {
-        let id = VersionId::generate(shared.clock.now());
-        cell.update_row(shared, |row| {
-            row.local = LocalData::Present { base, saving: Some(id) };
-        })?;
-        let capture = Capture {
-            id,
-            parent: Some(base),
-            branch: Some(cell.id),
-            cause: match purpose {
-                Purpose::Suspend => Cause::Suspend,
-                Purpose::Delete => Cause::Delete,
-            },
-            mongod,
-            label: None,
-        };
-        let version = shared.volumes.capture(&workspace.db(), capture).await?;
+    let (id, cause, label) = match &purpose {
+        Purpose::Snapshot(Snapshot { id, label }) => (*id, Cause::Snapshot, label.as_ref()),
+        Purpose::Suspend => (VersionId::generate(shared.clock.now()), Cause::Suspend, None),
+        Purpose::Delete => (VersionId::generate(shared.clock.now()), Cause::Delete, None),
+    };
+    let capture = |parent| Capture {
+        id,
+        parent: Some(parent),
+        branch: Some(cell.id),
+        cause,
+        mongod,
+        label: label.map(Label::to_string),
+    };
+    let version = match (cell.row().local, &purpose) {
+        (LocalData::Present { base, .. }, _) => {
+            cell.update_row(shared, |row| {
+                row.local = LocalData::Present { base, saving: Some(id) };
+            })?;
+            Some(shared.volumes.capture(&workspace.db(), capture(base)).await?)
+        }
+        (LocalData::None, Purpose::Snapshot(_)) => {
+            Some(shared.volumes.repeat(capture(head.version)).await?)
+        }
+        (LocalData::None, _) => None,
+    };
+    if let Some(version) = version {
         head = Head { version: id, owner: None, ..head };
         etag = shared.volumes.move_head(&head, &etag).await?;
         commit(shared, cell, &version, |row| row.local = LocalData::None)?;

@@ -16,6 +16,9 @@
 //!  Deleted <------------------ Saved --------------- Deleting
 //! ```
 //!
+//! `Snapshot` is a `Suspend` that makes a version even where nothing is unsaved, so it leads to
+//! `Suspending` from `Suspended` too. A `SaveFailed` with nothing local leads back to `Suspended`.
+//!
 //! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
 //! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
 //! from there, and saving is tried again.
@@ -55,12 +58,17 @@ pub enum Event {
     },
     /// `suspend`, or the server drains.
     Suspend,
+    /// `snapshot`: as `Suspend`, and a version is made whether or not anything is unsaved.
+    Snapshot,
     /// The idle rule says so. Only raised when it is quiet.
     IdleElapsed,
     /// The writes of this life are in the head version.
     Saved,
-    /// They are not, and still in the working directory.
-    SaveFailed,
+    /// They are not, and still in the working directory, if there was one.
+    SaveFailed {
+        /// What the working directory holds.
+        local: Local,
+    },
     /// mongod ended by itself.
     Died,
     /// `delete`.
@@ -87,6 +95,8 @@ pub enum Effect {
     Watch,
     /// Drain, stop mongod if there is one, save; ends in `Saved` or `SaveFailed`.
     Save,
+    /// As `Save`, with a label and even where nothing is unsaved.
+    SaveSnapshot,
     /// As `Save`, and mark the head deleted.
     SaveAndDelete,
     /// Save after a pause, unless a command wakes the branch first.
@@ -129,13 +139,23 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Suspended, E::Suspend) => stay,
         (S::Waking | S::Suspending, E::Suspend) => Err(Busy(state)),
 
+        (S::Suspended | S::Running | S::Unsaved, E::Snapshot) => {
+            Ok((S::Suspending, Some(Effect::SaveSnapshot)))
+        }
+        (S::Waking | S::Suspending, E::Snapshot) => Err(Busy(state)),
+
         (S::Running, E::IdleElapsed) => Ok((S::Suspending, Some(Effect::Save))),
         // The timer's life is over: a suspend or a death was faster.
         (_, E::IdleElapsed) => stay,
 
         (S::Suspending, E::Saved) => Ok((S::Suspended, None)),
         (S::Deleting, E::Saved) => Ok((S::Deleted, None)),
-        (S::Suspending | S::Deleting, E::SaveFailed) => Ok((S::Unsaved, Some(Effect::RetryLater))),
+        (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Unsaved }) => {
+            Ok((S::Unsaved, Some(Effect::RetryLater)))
+        }
+        (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Nothing }) => {
+            Ok((S::Suspended, None))
+        }
 
         (S::Running, E::Died) => Ok((S::Unsaved, Some(Effect::RetryLater))),
         // Whoever stops mongod sees its end too; the watch on it has nothing to add.
@@ -151,8 +171,10 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Deleting, E::Undelete) => Err(Busy(state)),
         (_, E::Undelete) => Err(NotDeleted),
 
-        (S::Deleting | S::Deleted, E::Demand | E::Suspend) => Err(IllegalTransition::Deleted),
-        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed) => {
+        (S::Deleting | S::Deleted, E::Demand | E::Suspend | E::Snapshot) => {
+            Err(IllegalTransition::Deleted)
+        }
+        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed { .. }) => {
             Err(Stray(state, event))
         }
     }
@@ -171,7 +193,7 @@ mod tests {
         State::Deleting,
         State::Deleted,
     ];
-    const EVENTS: [Event; 11] = [
+    const EVENTS: [Event; 13] = [
         Event::Demand,
         Event::WakeDone,
         Event::WakeFailed { local: Local::Nothing },
@@ -179,14 +201,16 @@ mod tests {
         Event::Suspend,
         Event::IdleElapsed,
         Event::Saved,
-        Event::SaveFailed,
+        Event::SaveFailed { local: Local::Unsaved },
         Event::Died,
         Event::Delete,
         Event::Undelete,
+        Event::Snapshot,
+        Event::SaveFailed { local: Local::Nothing },
     ];
 
     /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
-    /// g Suspending, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    /// g Suspending, p the same for a snapshot, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
     #[rustfmt::skip]
     const TABLE: [(State, &str); 7] = [
         //                   Demand
@@ -200,13 +224,15 @@ mod tests {
         //                   | | | | | | | | Died
         //                   | | | | | | | | | Delete
         //                   | | | | | | | | | | Undelete
-        (State::Suspended,  "w ! ! ! . . ! ! . d n"),
-        (State::Waking,     ". r S U b . ! ! . b n"),
-        (State::Running,    ". ! ! ! g g ! ! u d n"),
-        (State::Suspending, "b ! ! ! b . S u . b n"),
-        (State::Unsaved,    "w ! ! ! g . ! ! . d n"),
-        (State::Deleting,   "x ! ! ! x . D u . b b"),
-        (State::Deleted,    "x ! ! ! x . ! ! . . S"),
+        //                   | | | | | | | | | | | Snapshot
+        //                   | | | | | | | | | | | | SaveFailed, nothing local
+        (State::Suspended,  "w ! ! ! . . ! ! . d n p !"),
+        (State::Waking,     ". r S U b . ! ! . b n b !"),
+        (State::Running,    ". ! ! ! g g ! ! u d n p !"),
+        (State::Suspending, "b ! ! ! b . S u . b n b S"),
+        (State::Unsaved,    "w ! ! ! g . ! ! . d n p !"),
+        (State::Deleting,   "x ! ! ! x . D u . b b x S"),
+        (State::Deleted,    "x ! ! ! x . ! ! . . S x !"),
     ];
 
     fn letter(state: State, event: Event) -> char {
@@ -215,6 +241,7 @@ mod tests {
             Ok((State::Waking, Some(Effect::Wake))) => 'w',
             Ok((State::Running, Some(Effect::Watch))) => 'r',
             Ok((State::Suspending, Some(Effect::Save))) => 'g',
+            Ok((State::Suspending, Some(Effect::SaveSnapshot))) => 'p',
             Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
             Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',
             Ok((State::Unsaved, None)) => 'U',
@@ -240,7 +267,9 @@ mod tests {
     #[test]
     fn a_state_with_unsaved_writes_never_becomes_suspended_but_by_saving() {
         for state in [State::Running, State::Unsaved, State::Suspending] {
-            for event in EVENTS.into_iter().filter(|event| *event != Event::Saved) {
+            // That nothing is local is only said where nothing is.
+            let saved = [Event::Saved, Event::SaveFailed { local: Local::Nothing }];
+            for event in EVENTS.into_iter().filter(|event| !saved.contains(event)) {
                 let to = next(state, event).map(|(to, _)| to);
                 assert_ne!(to, Ok(State::Suspended), "{state:?} x {event:?}");
                 assert_ne!(to, Ok(State::Deleted), "{state:?} x {event:?}");

@@ -10,6 +10,7 @@ use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
 use super::reference::Reference;
 use super::stretch::{Found, Stretch};
 use super::upload::Upload;
+use super::uploads::Running;
 use super::version::{Cause, MongodVersion, Root, Version};
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
@@ -76,16 +77,47 @@ impl Volumes {
             new_bytes: uploaded.new_bytes,
             stored_bytes: uploaded.stored_bytes,
         };
+        self.finish(&running, Root { version, tree, pages }).await
+    }
+
+    /// Makes a version of the same content as `request.parent`, which must be given: nothing but the
+    /// version itself is written.
+    ///
+    /// # Errors
+    /// As [`Self::capture`]; [`VolumeError::NoVersion`] where the parent is gone,
+    /// [`VolumeError::Condemned`] where it was given up.
+    pub async fn repeat(&self, request: Capture) -> Result<Version, VolumeError> {
+        let parent = request.parent.ok_or(VolumeError::NoVersion { version: request.id })?;
+        let (running, shared) = self.begin_upload(request.id, Some(parent)).await?;
+        let parent = shared.ok_or(VolumeError::Condemned { version: parent })?;
+        let Root { version, tree, pages } = self.root(parent).await?;
+        let version = Version {
+            id: request.id,
+            parent: request.parent,
+            branch: request.branch,
+            cause: request.cause,
+            label: request.label,
+            created: self.clock.now(),
+            mongod: request.mongod,
+            total_bytes: version.total_bytes,
+            new_bytes: 0,
+            stored_bytes: 0,
+        };
+        self.finish(&running, Root { version, tree, pages }).await
+    }
+
+    /// Writes the version, in time.
+    async fn finish(&self, running: &Running, root: Root) -> Result<Version, VolumeError> {
         running.ensure_in_time(self.clock.now())?;
-        self.write_root(&Root { version: version.clone(), tree, pages }).await?;
+        self.write_root(&root).await?;
         if let Err(late) = running.ensure_in_time(self.clock.now()) {
             // Some of what it needs may be gone, and no head can be moved to it yet.
-            let key = keys::version(request.id);
+            let key = keys::version(root.version.id);
             let deleted = self.store.delete(&key).await;
             deleted.map_err(VolumeError::store(|| format!("take {key} back")))?;
             return Err(late);
         }
-        Ok(version)
+        Ok(root.version)
     }
 
     async fn write_root(&self, root: &Root) -> Result<(), VolumeError> {
@@ -159,4 +191,33 @@ fn moved_blocks(tree: &Tree, parent: &Index) -> HashMap<blake3::Hash, Reference>
     gone.flat_map(|(place, _)| parent.blocks(place))
         .map(|block| (block.reference.frame.hash, block.reference))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::testing::{request, volumes};
+
+    #[tokio::test]
+    async fn a_version_can_be_repeated_under_another_name_at_no_cost() {
+        let (volumes, store) = volumes();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), vec![7; 200_000]).unwrap();
+        let first = volumes.capture(directory.path(), request(None)).await.unwrap();
+        let before = store.count(["packs/", "pages/"]).await;
+        let label = Some("again".to_owned());
+        let again =
+            Capture { cause: Cause::Snapshot, label: label.clone(), ..request(Some(first.id)) };
+        let second = volumes.repeat(again.clone()).await.unwrap();
+        assert_eq!((second.parent, &second.label), (Some(first.id), &label));
+        assert_eq!((second.new_bytes, second.total_bytes), (0, first.total_bytes));
+        assert_eq!(store.count(["packs/", "pages/"]).await, before);
+        assert_eq!(volumes.version(second.id).await.unwrap(), second);
+        assert_eq!(volumes.check(second.id).await.unwrap(), volumes.check(first.id).await.unwrap());
+
+        let taken = volumes.repeat(again).await.unwrap_err();
+        assert!(matches!(taken, VolumeError::VersionExists { .. }), "{taken}");
+        let absent = volumes.repeat(request(Some(VersionId::from_bytes([9; 16])))).await;
+        assert!(matches!(absent, Err(VolumeError::NoVersion { .. })));
+    }
 }
