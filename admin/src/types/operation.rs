@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Base, Branch, Problem, Project, Version};
+use super::{Base, Branch, Collected, Problem, Project, Scrubbed, Version};
 
 /// A piece of long work. It goes on whether or not anybody follows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,7 +14,8 @@ pub struct Operation {
     pub id: String,
     /// What is done.
     pub kind: OperationKind,
-    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id or `base`.
+    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id `base` or
+    /// `store`.
     pub subject: String,
     /// How it stands.
     pub status: OperationStatus,
@@ -66,6 +67,10 @@ pub enum OperationKind {
     UnpinVersion,
     /// Set the archive that new projects start from.
     SetBase,
+    /// Delete from the store what nothing needs.
+    CollectGarbage,
+    /// Verify all that the store holds.
+    Scrub,
 }
 
 /// How an operation stands.
@@ -92,6 +97,10 @@ pub enum OperationResult {
     Version(Version),
     /// The base as it is now.
     Base(Base),
+    /// What garbage collection did.
+    Collected(Collected),
+    /// What a scrub found.
+    Scrubbed(Scrubbed),
 }
 
 impl OperationKind {
@@ -112,6 +121,8 @@ impl OperationKind {
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
             Self::SetBase => "set base",
+            Self::CollectGarbage => "collect garbage",
+            Self::Scrub => "scrub",
         }
     }
 }
@@ -154,6 +165,8 @@ mod tests {
             PinVersion,
             UnpinVersion,
             SetBase,
+            CollectGarbage,
+            Scrub,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str().replace(' ', "_"));
         }
