@@ -207,6 +207,7 @@ async fn open(
         cache_gb: CACHE_GB,
         oplog_mb: OPLOG_MB,
         clients_max: config.limits.branch_connections,
+        garbage: config.garbage,
     };
     Ok(Branches::open(parts, settings).await?)
 }

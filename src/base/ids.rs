@@ -30,6 +30,11 @@ macro_rules! id {
                 Self(Ulid::from_parts(now.unix_ms(), random_u128()))
             }
 
+            /// The moment in it.
+            pub fn made(self) -> Timestamp {
+                Timestamp::from_unix_ms(self.0.timestamp_ms())
+            }
+
             /// The 16 bytes as they stand in the formats on disk (big-endian).
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()

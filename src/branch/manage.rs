@@ -49,7 +49,9 @@ impl Branches {
         doors::open_all(&shared);
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
-        Ok(Self { shared })
+        let branches = Self { shared };
+        branches.collect_garbage_now_and_then();
+        Ok(branches)
     }
 
     /// What the real mongod says of itself.

@@ -11,6 +11,7 @@ mod cell;
 mod create;
 mod doors;
 mod error;
+mod garbage;
 mod history;
 mod lease;
 mod life;

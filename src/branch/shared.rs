@@ -20,7 +20,7 @@ use super::local::{Layout, Workspace};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
-use crate::base::limits::STARTS_AT_ONCE;
+use crate::base::limits::{Garbage, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
@@ -47,6 +47,8 @@ pub struct Settings {
     pub oplog_mb: u32,
     /// Most connections that may use one branch at once.
     pub clients_max: usize,
+    /// How garbage is collected.
+    pub garbage: Garbage,
 }
 
 /// The rooms below, as one server uses them.

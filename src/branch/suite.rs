@@ -39,6 +39,7 @@ async fn open(data_dir: &Path) -> Branches {
         cache_gb: 0.25,
         oplog_mb: 16,
         clients_max: 100,
+        garbage: Default::default(),
     };
     Branches::open(parts, settings).await.unwrap()
 }

@@ -27,6 +27,8 @@ pub enum Kind {
     Head,
     /// A version's root document.
     Version,
+    /// What garbage collection found dead.
+    Condemned,
     /// A version that is kept for good.
     Pin,
 }
@@ -38,13 +40,19 @@ impl Kind {
             Self::Project => *b"PROJ",
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
+            Self::Condemned => *b"COND",
             Self::Pin => *b"PINS",
         }
     }
 
     fn format_version(self) -> u16 {
         match self {
-            Self::Format | Self::Project | Self::Head | Self::Version | Self::Pin => 1,
+            Self::Format
+            | Self::Project
+            | Self::Head
+            | Self::Version
+            | Self::Condemned
+            | Self::Pin => 1,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use zstd::bulk::Compressor;
 
+use super::condemned::Condemned;
 use super::envelope::{self, Kind};
 use super::hostile;
 use super::pack::{PackKind, PackWriter};
@@ -53,6 +54,16 @@ fn full_head() -> Head {
 fn pin() -> Pin {
     let version = VersionId::from_bytes([3; 16]);
     Pin { version, created: Timestamp::from_unix_ms(1_700_000_600_000) }
+}
+
+fn condemned() -> Condemned {
+    let entry = |key: &str, ms| (key.parse().unwrap(), Timestamp::from_unix_ms(ms));
+    let versions = format!("versions/{}", VersionId::from_bytes([9; 16]));
+    let packs = format!("packs/{}", PackId::from_bytes([9; 16]));
+    Condemned {
+        ran: Timestamp::from_unix_ms(1_700_000_900_000),
+        since: [entry(&packs, 1_700_000_900_001), entry(&versions, 1_700_000_800_000)].into(),
+    }
 }
 
 /// The files of the example's volume: one small, one that has pages with and without blocks.
@@ -114,6 +125,7 @@ fn example() -> Example {
     let root = Root { version, tree, pages: references };
     let objects = BTreeMap::from([
         (keys::marker(), envelope::seal(Kind::Format, &Marker { layout: LAYOUT }).unwrap()),
+        (keys::condemned(), condemned().seal().unwrap()),
         (keys::project(project().id), envelope::seal(Kind::Project, &project()).unwrap()),
         (keys::head(full_head().branch), full_head().seal().unwrap()),
         (keys::version(root.version.id), root.seal().unwrap()),
@@ -159,6 +171,7 @@ async fn the_golden_files_are_read_as_what_was_written() {
     assert_eq!(volumes.heads().await.unwrap(), [full_head()]);
     assert_eq!(volumes.version_ids().await.unwrap(), [root.version.id]);
     assert_eq!(volumes.pins().await.unwrap(), [root.version.id]);
+    assert_eq!(volumes.condemned().await.unwrap().unwrap().0, condemned());
     let pinned: Pin = envelope::open(Kind::Pin, &objects[&keys::pin(pin().version)]).unwrap();
     assert_eq!(pinned, pin());
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
@@ -223,6 +236,10 @@ fn documents_have_the_types_of_the_format() {
         ("directories", Array),
         ("files", Array),
     ];
+    let list = check(Kind::Condemned, &keys::condemned(), &[("ran_ms", Int64), ("objects", Array)]);
+    let entry = list.get_array("objects").unwrap()[0].as_document().unwrap();
+    let found: Vec<_> = entry.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("key", String), ("since_ms", Int64)]);
     check(Kind::Pin, &keys::pin(pin().version), &[("version", String), ("created_ms", Int64)]);
     let version = check(Kind::Version, &keys::version(root.version.id), &fields);
     let file = version.get_array("files").unwrap()[0].as_document().unwrap();

@@ -67,6 +67,9 @@ fn command_lines_are_taken_or_refused() {
         ("connect dev --server https://host", false),
         ("operation show x --wait", true),
         ("status", true),
+        ("gc --dry-run --json", true),
+        ("gc dev", false),
+        ("scrub", true),
         ("", false),
     ] {
         let words = std::iter::once("argon").chain(line.split_whitespace());

@@ -8,6 +8,7 @@
 //! Ids are 26 lower-case letters and digits. Times are RFC 3339 in UTC with milliseconds.
 
 mod branch;
+mod garbage;
 mod idle_timeout;
 mod label;
 mod operation;
@@ -23,6 +24,7 @@ use utoipa::ToSchema;
 pub use branch::{
     Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, Wake, connection_uri,
 };
+pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
