@@ -52,6 +52,7 @@ impl Server {
             cache_gb: 0.25,
             oplog_mb: 64,
             clients_max: 100,
+            writers: crate::branch::Writers::One,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         let settings = Settings {

@@ -2,22 +2,23 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::claim::Claim;
 use super::lease::{Lease, Use};
 use super::life::Life;
 use super::parked::{Parking, Waiter};
 use super::report::WakeReport;
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
-use super::{BranchError, save, wake, watch as watching};
+use super::{BranchError, rescue, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
-use crate::base::gauge::{Counted, Gauge};
+use crate::base::gauge::Gauge;
 use crate::base::ids::BranchId;
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
@@ -44,7 +45,7 @@ pub(super) struct Cell {
     /// Client connections that are routed here, for people to see.
     pub(super) clients: AtomicUsize,
     /// Those of them that have used it.
-    users: Gauge,
+    pub(super) users: Gauge,
     parking: Parking,
     inner: Mutex<Inner>,
 }
@@ -54,6 +55,8 @@ struct Inner {
     row: BranchRow,
     /// While `Running`, and until its mongod is stopped.
     life: Option<Arc<Life>>,
+    /// The head as this server last moved it for itself; kept until it is given back.
+    claim: Option<Claim>,
     /// While a transition runs: where its outcome is announced.
     transition: Option<watch::Sender<Outcome>>,
     failure: Option<Failure>,
@@ -113,6 +116,7 @@ impl Cell {
                 state,
                 row,
                 life: None,
+                claim: None,
                 transition: None,
                 failure: None,
                 last_wake: None,
@@ -143,6 +147,19 @@ impl Cell {
 
     pub(super) fn life(&self) -> Option<Arc<Life>> {
         self.lock().life.clone()
+    }
+
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.lock().claim.clone()
+    }
+
+    pub(super) fn set_claim(&self, claim: Option<Claim>) {
+        self.lock().claim = claim;
+    }
+
+    /// Whether the store's head may name this server because of it.
+    pub(super) fn needs_lease(&self) -> bool {
+        !matches!(self.lock().state, State::Suspended | State::Deleted)
     }
 
     /// Changes the row, on disk first.
@@ -179,6 +196,9 @@ impl Cell {
     ) -> Result<Attach, BranchError> {
         let mut inner = self.lock();
         if let Some(life) = inner.running() {
+            if !life.is_current() {
+                return Err(BranchError::Lapsed { branch: self.name.clone() });
+            }
             return Ok(Attach::Lease(Lease::begin(life.clone(), use_)));
         }
         if shared.closing.is_cancelled() {
@@ -258,6 +278,16 @@ impl Cell {
         self.fire_or_report(shared, &mut inner, Event::Died);
     }
 
+    /// Another server has the branch: nothing more is said of it, its mongod ends now.
+    pub(super) fn lost(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>) {
+        let mut inner = self.lock();
+        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
+        if current && inner.state == State::Running {
+            life.finish();
+            self.fire_or_report(shared, &mut inner, Event::Lost);
+        }
+    }
+
     /// The end of a wake.
     pub(super) fn woken(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<Life, BranchError>) {
         let mut inner = self.lock();
@@ -284,11 +314,7 @@ impl Cell {
                 let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
                 inner.failure = Some(Failure { error: error.clone(), count, retry_at });
                 inner.row.error = Some(error.chain());
-                let local = match inner.row.local {
-                    LocalData::None => Local::Nothing,
-                    LocalData::Present { .. } => Local::Unsaved,
-                };
-                (Event::WakeFailed { local }, Err(error))
+                (Event::WakeFailed { local: inner.local() }, Err(error))
             }
         };
         self.conclude(shared, &mut inner, event, outcome);
@@ -305,7 +331,16 @@ impl Cell {
                 shared.metrics.suspend(metrics::Outcome::Done);
                 inner.row.error = None;
                 inner.failed_saves = 0;
+                inner.claim = None;
                 (Event::Saved, Ok(()))
+            }
+            Err(source) if inner.local() == Local::Nothing => {
+                shared.metrics.suspend(metrics::Outcome::Failed);
+                warn!(branch = %self.id, name = %self.name, error = source.chain(), "given up");
+                inner.row.error = Some(source.chain());
+                inner.failed_saves = 0;
+                inner.claim = None;
+                (Event::SaveFailed { local: Local::Nothing }, Err(source))
             }
             Err(source) => {
                 shared.metrics.suspend(metrics::Outcome::Failed);
@@ -315,7 +350,7 @@ impl Cell {
                 error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
                 inner.row.error = Some(error.chain());
                 inner.failed_saves = inner.failed_saves.saturating_add(1);
-                (Event::SaveFailed, Err(error))
+                (Event::SaveFailed { local: Local::Unsaved }, Err(error))
             }
         };
         self.conclude(shared, &mut inner, event, outcome);
@@ -369,15 +404,17 @@ impl Cell {
                     tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
                 }
             }
-            Some(effect @ (Effect::Save | Effect::SaveAndDelete)) => {
+            Some(effect @ (Effect::Save | Effect::SaveAndDelete | Effect::GiveUp)) => {
                 inner.transition = Some(watch::Sender::new(None));
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
-                    let purpose = match effect {
-                        Effect::SaveAndDelete => save::Purpose::Delete,
-                        _ => save::Purpose::Suspend,
+                    let result = match effect {
+                        Effect::GiveUp => rescue::give_up(&shared, &cell).await,
+                        Effect::SaveAndDelete => {
+                            save::save(&shared, &cell, save::Purpose::Delete).await
+                        }
+                        _ => save::save(&shared, &cell, save::Purpose::Suspend).await,
                     };
-                    let result = save::save(&shared, &cell, purpose).await;
                     cell.saved(&shared, result);
                 });
             }
@@ -418,6 +455,13 @@ pub(super) enum Asked {
 }
 
 impl Inner {
+    fn local(&self) -> Local {
+        match self.row.local {
+            LocalData::None => Local::Nothing,
+            LocalData::Present { .. } => Local::Unsaved,
+        }
+    }
+
     fn running(&self) -> Option<&Arc<Life>> {
         self.life.as_ref().filter(|_| self.state == State::Running)
     }
@@ -443,42 +487,5 @@ pub(super) async fn ended(mut outcome: watch::Receiver<Outcome>) -> Result<(), B
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cell({}/{} {})", self.project, self.name, self.id)
-    }
-}
-
-/// Counts a client connection for as long as it lives.
-#[derive(Debug)]
-pub(super) struct ClientCount {
-    cell: Arc<Cell>,
-    /// Taken with its first command.
-    place: OnceLock<Counted>,
-}
-
-impl ClientCount {
-    pub(super) fn new(cell: Arc<Cell>) -> Self {
-        cell.clients.fetch_add(1, Ordering::Relaxed);
-        Self { cell, place: OnceLock::new() }
-    }
-
-    /// Takes one of the branch's places, unless this connection has one. A refused connection may
-    /// try again with its next command.
-    pub(super) fn take_place(&self, shared: &Shared) -> Result<(), BranchError> {
-        if self.place.get().is_some() {
-            return Ok(());
-        }
-        let max = shared.settings.clients_max;
-        let Some(place) = self.cell.users.try_enter(max) else {
-            shared.metrics.turned_away(metrics::TurnedAway::BranchFull);
-            return Err(BranchError::TooManyClients { branch: self.cell.name.clone(), max });
-        };
-        // A second place, taken at the same time, is given back by this drop.
-        drop(self.place.set(place));
-        Ok(())
-    }
-}
-
-impl Drop for ClientCount {
-    fn drop(&mut self) {
-        self.cell.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

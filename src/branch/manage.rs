@@ -15,7 +15,7 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, seed, view};
+use super::{BranchError, base, create, doors, history, seed, server_lease, view};
 use crate::archive;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::SAVES_AT_ONCE;
@@ -46,6 +46,7 @@ impl Branches {
         shared.volumes.prepare().await?;
         seed::empty(&shared).await?;
         doors::open_all(&shared);
+        tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
         Ok(Self { shared })
@@ -200,7 +201,7 @@ impl Branches {
                     return Ok(lease);
                 }
                 Attach::Wait(outcome) => match ended(outcome).await {
-                    Ok(()) | Err(BranchError::Save { .. }) => {}
+                    Ok(()) | Err(BranchError::Save { .. } | BranchError::Lost { .. }) => {}
                     Err(error) => return Err(error),
                 },
             }
@@ -379,6 +380,7 @@ impl Branches {
         let failed = save_all(&self.shared).await;
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.lease.over.cancel();
         failed
     }
 
@@ -428,6 +430,8 @@ async fn save_all(shared: &Arc<Shared>) -> Vec<BranchError> {
         match cell.settle(shared, Event::Suspend).await {
             // Somebody deletes it just now: that saves it too.
             Ok(()) | Err(BranchError::Deleted { .. }) => None,
+            // What was unsaved of it is safe in a branch of its own.
+            Err(BranchError::Lost { .. }) => None,
             Err(error) => {
                 warn!(branch = %cell.id, name = %cell.name, error = error.chain(), "not saved");
                 Some(error)

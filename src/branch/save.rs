@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::BranchError;
 use super::cell::Cell;
+use super::claim::Claim;
 use super::local::Workspace;
 use super::reconcile::{commit, reconcile};
 use super::shared::Shared;
@@ -14,8 +15,7 @@ use crate::base::ids::VersionId;
 use crate::base::limits::DRAIN_WAIT;
 use crate::catalog::LocalData;
 use crate::compute;
-use crate::store::ETag;
-use crate::volume::{Capture, Cause, Head, MongodVersion};
+use crate::volume::{Capture, Cause, Head, MongodVersion, VolumeError};
 
 /// What a save is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,14 @@ pub(super) async fn save(
 ) -> Result<(), BranchError> {
     let workspace = shared.layout.branch(cell.id);
     let begun = tokio::time::Instant::now();
-    let (mut head, mut etag, mongod) = stop(shared, cell, &workspace).await?;
+    let mongod = stop(shared, cell, &workspace).await?;
     let stopped = begun.elapsed();
+    let Claim { mut head, mut etag, .. } = writable(shared, cell).await?;
     if let LocalData::Present { base, .. } = cell.row().local {
+        let mongod = match mongod {
+            Some(mongod) => mongod,
+            None => shared.volumes.version(head.version).await?.mongod,
+        };
         let id = VersionId::generate(shared.clock.now());
         cell.update_row(shared, |row| {
             row.local = LocalData::Present { base, saving: Some(id) };
@@ -59,7 +64,18 @@ pub(super) async fn save(
         };
         let version = shared.volumes.capture(&workspace.db(), capture).await?;
         head = Head { version: id, owner: None, ..head };
-        etag = shared.volumes.move_head(&head, &etag).await?;
+        // Should the answer be lost, the branch may be anybody's: then it is not woken from here
+        // before the head was read.
+        cell.set_claim(None);
+        etag = match shared.volumes.move_head(&head, &etag).await {
+            // Perhaps by this server, whose own answer was lost.
+            Err(VolumeError::Fenced { .. }) => {
+                let now = reconcile(shared, cell).await?;
+                head = Head { version: id, owner: None, ..now.head };
+                shared.volumes.move_head(&head, &now.etag).await?
+            }
+            moved => moved?,
+        };
         commit(shared, cell, &version, |row| row.local = LocalData::None)?;
         // Left behind, it would only take room until the next wake.
         if let Err(error) = workspace.discard_data() {
@@ -81,13 +97,21 @@ pub(super) async fn save(
     Ok(())
 }
 
-/// Sees to it that no mongod runs, and that the last one on the working directory ended cleanly, so
-/// that a version never needs recovery and is known to start. Returns the head to move.
+/// The head to move: as this server last moved it, or as the store has it.
+async fn writable(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Claim, BranchError> {
+    match cell.claim() {
+        Some(claim) => Ok(claim),
+        None => reconcile(shared, cell).await,
+    }
+}
+
+/// Sees to it that no mongod runs, and that the last one on the working directory ended cleanly.
+/// Returns what is known of the mongod that ran.
 async fn stop(
     shared: &Arc<Shared>,
     cell: &Arc<Cell>,
     workspace: &Workspace,
-) -> Result<(Head, ETag, MongodVersion), BranchError> {
+) -> Result<Option<MongodVersion>, BranchError> {
     let mut found = None;
     if let Some(life) = cell.life() {
         if timeout(DRAIN_WAIT, life.until_quiet()).await.is_err() {
@@ -99,21 +123,25 @@ async fn stop(
         if !exit.is_clean() {
             warn!(branch = %cell.id, name = %cell.name, "mongod did not stop cleanly: {exit}");
         }
-        found = Some((life.head.clone(), life.etag.clone(), facts(shared, &life.instance)));
+        found = Some(facts(shared, &life.instance));
     }
+    make_clean(shared, cell, workspace).await?;
+    Ok(found)
+}
+
+/// Starts and stops a mongod on a working directory whose last one did not end cleanly, so that a
+/// version never needs recovery and is known to start.
+pub(super) async fn make_clean(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+) -> Result<(), BranchError> {
     if cell.row().local != LocalData::None && !compute::was_stopped_cleanly(&workspace.db()) {
         info!(branch = %cell.id, name = %cell.name, "recovering the working directory");
         let instance = shared.start(workspace).await?;
         instance.stop().await;
     }
-    match found {
-        Some(found) => Ok(found),
-        None => {
-            let (head, etag) = reconcile(shared, cell).await?;
-            let mongod = shared.volumes.version(head.version).await?.mongod;
-            Ok((head, etag, mongod))
-        }
-    }
+    Ok(())
 }
 
 /// What a version records of the mongod that wrote it.

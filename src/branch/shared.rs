@@ -17,6 +17,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
+use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub oplog_mb: u32,
     /// Most connections that may use one branch at once.
     pub clients_max: usize,
+    /// Who writes to the store.
+    pub writers: Writers,
 }
 
 /// The rooms below, as one server uses them.
@@ -75,6 +78,7 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) layout: Layout,
     pub(super) server: ServerId,
+    pub(super) lease: Arc<ServerLease>,
     /// What runs on behalf of branches; the server's end waits for it.
     pub(super) tasks: TaskTracker,
     /// No branch is woken any more.
@@ -119,7 +123,10 @@ impl Shared {
             }
             cells.insert(cell.id, cell);
         }
+        let session = ServerId::generate(clock.now());
+        let lease = ServerLease::new(server, session, settings.address.clone(), settings.writers);
         Ok(Arc::new(Self {
+            lease: Arc::new(lease),
             volumes: Volumes::new(store.clone(), clock.clone()),
             settings,
             catalog,

@@ -10,7 +10,7 @@
 //!     |  |                    |  ^   ^                    | Suspending
 //!     |  |            Suspend |  |   '--- SaveFailed -----|--'  |
 //!     |  |                    '--|-> Suspending           |     | Saved
-//!     |  '-----------------------|------------------------|-----'
+//!     |  '-----------------------|------------------------|-----' (or nothing is left to save)
 //!     |                          '---- SaveFailed ----.   | Delete (also from Suspended, Unsaved)
 //!     | Undelete                                      |   v
 //!  Deleted <------------------ Saved --------------- Deleting
@@ -19,6 +19,10 @@
 //! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
 //! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
 //! from there, and saving is tried again.
+//!
+//! A `Running` branch that is `Lost` to another server is `Suspending` until its writes are safe in
+//! a branch of their own; then nothing of it is here, which looks like a save that failed with
+//! nothing left.
 
 use thiserror::Error;
 
@@ -59,8 +63,14 @@ pub enum Event {
     IdleElapsed,
     /// The writes of this life are in the head version.
     Saved,
-    /// They are not, and still in the working directory.
-    SaveFailed,
+    /// They are not; `local` tells whether they are still in the working directory, or there is
+    /// none any more, or never was.
+    SaveFailed {
+        /// What the working directory holds.
+        local: Local,
+    },
+    /// Another server has taken the branch over.
+    Lost,
     /// mongod ended by itself.
     Died,
     /// `delete`.
@@ -89,6 +99,8 @@ pub enum Effect {
     Save,
     /// As `Save`, and mark the head deleted.
     SaveAndDelete,
+    /// Stop mongod at once, and make its writes a branch of their own; ends in `SaveFailed`.
+    GiveUp,
     /// Save after a pause, unless a command wakes the branch first.
     RetryLater,
 }
@@ -135,7 +147,16 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
 
         (S::Suspending, E::Saved) => Ok((S::Suspended, None)),
         (S::Deleting, E::Saved) => Ok((S::Deleted, None)),
-        (S::Suspending | S::Deleting, E::SaveFailed) => Ok((S::Unsaved, Some(Effect::RetryLater))),
+        (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Unsaved }) => {
+            Ok((S::Unsaved, Some(Effect::RetryLater)))
+        }
+        (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Nothing }) => {
+            Ok((S::Suspended, None))
+        }
+
+        (S::Running, E::Lost) => Ok((S::Suspending, Some(Effect::GiveUp))),
+        // Whatever is under way finds it out when it comes to the head.
+        (_, E::Lost) => stay,
 
         (S::Running, E::Died) => Ok((S::Unsaved, Some(Effect::RetryLater))),
         // Whoever stops mongod sees its end too; the watch on it has nothing to add.
@@ -152,7 +173,7 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (_, E::Undelete) => Err(NotDeleted),
 
         (S::Deleting | S::Deleted, E::Demand | E::Suspend) => Err(IllegalTransition::Deleted),
-        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed) => {
+        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed { .. }) => {
             Err(Stray(state, event))
         }
     }
@@ -171,7 +192,7 @@ mod tests {
         State::Deleting,
         State::Deleted,
     ];
-    const EVENTS: [Event; 11] = [
+    const EVENTS: [Event; 13] = [
         Event::Demand,
         Event::WakeDone,
         Event::WakeFailed { local: Local::Nothing },
@@ -179,14 +200,16 @@ mod tests {
         Event::Suspend,
         Event::IdleElapsed,
         Event::Saved,
-        Event::SaveFailed,
+        Event::SaveFailed { local: Local::Nothing },
+        Event::SaveFailed { local: Local::Unsaved },
+        Event::Lost,
         Event::Died,
         Event::Delete,
         Event::Undelete,
     ];
 
     /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
-    /// g Suspending, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    /// g Suspending, l Suspending because it is lost, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
     #[rustfmt::skip]
     const TABLE: [(State, &str); 7] = [
         //                   Demand
@@ -196,17 +219,19 @@ mod tests {
         //                   | | | | Suspend
         //                   | | | | | IdleElapsed
         //                   | | | | | | Saved
-        //                   | | | | | | | SaveFailed
-        //                   | | | | | | | | Died
-        //                   | | | | | | | | | Delete
-        //                   | | | | | | | | | | Undelete
-        (State::Suspended,  "w ! ! ! . . ! ! . d n"),
-        (State::Waking,     ". r S U b . ! ! . b n"),
-        (State::Running,    ". ! ! ! g g ! ! u d n"),
-        (State::Suspending, "b ! ! ! b . S u . b n"),
-        (State::Unsaved,    "w ! ! ! g . ! ! . d n"),
-        (State::Deleting,   "x ! ! ! x . D u . b b"),
-        (State::Deleted,    "x ! ! ! x . ! ! . . S"),
+        //                   | | | | | | | Failed, nothing left
+        //                   | | | | | | | | Failed, unsaved
+        //                   | | | | | | | | | Lost
+        //                   | | | | | | | | | | Died
+        //                   | | | | | | | | | | | Delete
+        //                   | | | | | | | | | | | | Undelete
+        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n"),
+        (State::Waking,     ". r S U b . ! ! ! . . b n"),
+        (State::Running,    ". ! ! ! g g ! ! ! l u d n"),
+        (State::Suspending, "b ! ! ! b . S S u . . b n"),
+        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n"),
+        (State::Deleting,   "x ! ! ! x . D S u . . b b"),
+        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S"),
     ];
 
     fn letter(state: State, event: Event) -> char {
@@ -215,6 +240,7 @@ mod tests {
             Ok((State::Waking, Some(Effect::Wake))) => 'w',
             Ok((State::Running, Some(Effect::Watch))) => 'r',
             Ok((State::Suspending, Some(Effect::Save))) => 'g',
+            Ok((State::Suspending, Some(Effect::GiveUp))) => 'l',
             Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
             Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',
             Ok((State::Unsaved, None)) => 'U',
@@ -240,7 +266,8 @@ mod tests {
     #[test]
     fn a_state_with_unsaved_writes_never_becomes_suspended_but_by_saving() {
         for state in [State::Running, State::Unsaved, State::Suspending] {
-            for event in EVENTS.into_iter().filter(|event| *event != Event::Saved) {
+            let emptied = [Event::Saved, Event::SaveFailed { local: Local::Nothing }];
+            for event in EVENTS.into_iter().filter(|event| !emptied.contains(event)) {
                 let to = next(state, event).map(|(to, _)| to);
                 assert_ne!(to, Ok(State::Suspended), "{state:?} x {event:?}");
                 assert_ne!(to, Ok(State::Deleted), "{state:?} x {event:?}");

@@ -57,6 +57,7 @@ impl Scene {
             cache_gb: 0.25,
             oplog_mb: 16,
             clients_max: 100,
+            writers: crate::branch::Writers::One,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         branches.create_project("shop").await.unwrap();

@@ -27,6 +27,8 @@ pub enum Kind {
     Head,
     /// A version's root document.
     Version,
+    /// A server's lease.
+    Server,
 }
 
 impl Kind {
@@ -36,12 +38,13 @@ impl Kind {
             Self::Project => *b"PROJ",
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
+            Self::Server => *b"SRVR",
         }
     }
 
     fn format_version(self) -> u16 {
         match self {
-            Self::Format | Self::Project | Self::Head | Self::Version => 1,
+            Self::Format | Self::Project | Self::Head | Self::Version | Self::Server => 1,
         }
     }
 }

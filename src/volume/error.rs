@@ -64,6 +64,12 @@ pub enum VolumeError {
         /// The owner in the store.
         owner: Option<ServerId>,
     },
+    /// Another writer replaced a server's lease since it was read.
+    #[error("the lease of server {server} was replaced since it was read")]
+    LeaseMoved {
+        /// Whose.
+        server: ServerId,
+    },
     /// A later Argon wrote the object.
     #[error(
         "{object} is of format version {found}, this Argon knows up to {known}: use a newer one"

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use super::pack::PackKind;
-use crate::base::ids::{BranchId, PackId, ProjectId, VersionId};
+use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::store::Key;
 
 /// Before the id in the key of every project.
@@ -19,6 +19,10 @@ pub fn project(id: ProjectId) -> Key {
 
 pub fn head(id: BranchId) -> Key {
     key("heads/", id)
+}
+
+pub fn server(id: ServerId) -> Key {
+    key("servers/", id)
 }
 
 pub fn version(id: VersionId) -> Key {
@@ -48,6 +52,7 @@ mod tests {
             (marker(), "argon/format".to_owned()),
             (project(ProjectId::from_bytes([0; 16])), format!("projects/{text}")),
             (head(BranchId::from_bytes([0; 16])), format!("heads/{text}")),
+            (server(ServerId::from_bytes([0; 16])), format!("servers/{text}")),
             (version(VersionId::from_bytes([0; 16])), format!("versions/{text}")),
             (pack(PackKind::Blocks, id), format!("packs/{text}")),
             (pack(PackKind::Pages, id), format!("pages/{text}")),

@@ -1,11 +1,11 @@
 //! Volumes: immutable versions of a dbpath in the object store, and branch heads that point at them.
 //!
 //! Job: capture a directory as a version that shares with its parent what did not change; restore
-//! and check versions; read and move heads by compare-and-swap; keep projects. The bytes are
+//! and check versions; read and move heads and servers' leases by compare-and-swap; keep projects. The bytes are
 //! described in `data/README.md`. Not its job: when to do so, names and states of branches, running
 //! mongod, the catalog.
 //!
-//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`Project`], [`VolumeError`].
+//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`ServerLease`], [`Project`], [`VolumeError`].
 //! Invariant: what a version refers to was in the store before the version was, and nothing in the
 //! store under a version is ever written again; bytes are verified before anybody sees them.
 
@@ -33,6 +33,7 @@ mod project;
 mod properties;
 mod reference;
 mod restore;
+mod server_lease;
 mod stretch;
 #[cfg(test)]
 mod testing;
@@ -57,6 +58,7 @@ pub use format::FormatError;
 pub use head::{Head, Origin};
 pub use project::Project;
 pub use restore::Restored;
+pub use server_lease::ServerLease;
 pub use version::{Cause, MongodVersion, Version};
 
 /// The newest layout of keys that is known here.
