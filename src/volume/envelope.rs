@@ -29,6 +29,8 @@ pub enum Kind {
     Version,
     /// A server's lease.
     Server,
+    /// A version that is kept for good.
+    Pin,
 }
 
 impl Kind {
@@ -39,12 +41,18 @@ impl Kind {
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
             Self::Server => *b"SRVR",
+            Self::Pin => *b"PINS",
         }
     }
 
     fn format_version(self) -> u16 {
         match self {
-            Self::Format | Self::Project | Self::Head | Self::Version | Self::Server => 1,
+            Self::Format
+            | Self::Project
+            | Self::Head
+            | Self::Version
+            | Self::Server
+            | Self::Pin => 1,
         }
     }
 }

@@ -14,6 +14,7 @@ use super::envelope::{self, Kind};
 use super::hostile;
 use super::pack::{PackKind, PackWriter};
 use super::page::{PAGE_COVERS, Page};
+use super::pin::Pin;
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::testing::{head, server_lease, volumes};
 use super::version::Root;
@@ -51,6 +52,11 @@ fn full_head() -> Head {
 
 fn full_lease() -> ServerLease {
     ServerLease { fenced_by: Some(ServerId::from_bytes([10; 16])), ..server_lease() }
+}
+
+fn pin() -> Pin {
+    let version = VersionId::from_bytes([3; 16]);
+    Pin { version, created: Timestamp::from_unix_ms(1_700_000_600_000) }
 }
 
 /// The files of the example's volume: one small, one that has pages with and without blocks.
@@ -116,6 +122,7 @@ fn example() -> Example {
         (keys::head(full_head().branch), full_head().seal().unwrap()),
         (keys::version(root.version.id), root.seal().unwrap()),
         (keys::server(full_lease().server), envelope::seal(Kind::Server, &full_lease()).unwrap()),
+        (keys::pin(pin().version), envelope::seal(Kind::Pin, &pin()).unwrap()),
         (keys::pack(PackKind::Blocks, packs.id()), packs.finish()),
         (keys::pack(PackKind::Pages, pages.id()), pages.finish()),
     ]);
@@ -154,6 +161,11 @@ async fn the_golden_files_are_read_as_what_was_written() {
     volumes.prepare().await.unwrap();
     assert_eq!(volumes.projects().await.unwrap(), [project()]);
     assert_eq!(volumes.head(full_head().branch).await.unwrap().0, full_head());
+    assert_eq!(volumes.heads().await.unwrap(), [full_head()]);
+    assert_eq!(volumes.version_ids().await.unwrap(), [root.version.id]);
+    assert_eq!(volumes.pins().await.unwrap(), [root.version.id]);
+    let pinned: Pin = envelope::open(Kind::Pin, &objects[&keys::pin(pin().version)]).unwrap();
+    assert_eq!(pinned, pin());
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
     let (lease, _) = volumes.server_lease(full_lease().server).await.unwrap().unwrap();
     assert_eq!(lease, full_lease());
@@ -219,6 +231,7 @@ fn documents_have_the_types_of_the_format() {
         ("directories", Array),
         ("files", Array),
     ];
+    check(Kind::Pin, &keys::pin(pin().version), &[("version", String), ("created_ms", Int64)]);
     let version = check(Kind::Version, &keys::version(root.version.id), &fields);
     let file = version.get_array("files").unwrap()[0].as_document().unwrap();
     let found: Vec<_> = file.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();

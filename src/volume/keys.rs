@@ -1,6 +1,7 @@
 //! Where each object is in the store.
 
 use std::fmt::Display;
+use std::str::FromStr;
 
 use super::pack::PackKind;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
@@ -8,6 +9,15 @@ use crate::store::Key;
 
 /// Before the id in the key of every project.
 pub const PROJECTS: &str = "projects/";
+
+/// Before the id in the key of every head.
+pub const HEADS: &str = "heads/";
+
+/// Before the id in the key of every version.
+pub const VERSIONS: &str = "versions/";
+
+/// Before the version's id in the key of every pin.
+pub const PINS: &str = "pins/";
 
 pub fn marker() -> Key {
     key("argon/", "format")
@@ -18,7 +28,7 @@ pub fn project(id: ProjectId) -> Key {
 }
 
 pub fn head(id: BranchId) -> Key {
-    key("heads/", id)
+    key(HEADS, id)
 }
 
 pub fn server(id: ServerId) -> Key {
@@ -26,7 +36,11 @@ pub fn server(id: ServerId) -> Key {
 }
 
 pub fn version(id: VersionId) -> Key {
-    key("versions/", id)
+    key(VERSIONS, id)
+}
+
+pub fn pin(version: VersionId) -> Key {
+    key(PINS, version)
 }
 
 pub fn pack(kind: PackKind, id: PackId) -> Key {
@@ -34,6 +48,12 @@ pub fn pack(kind: PackKind, id: PackId) -> Key {
         PackKind::Blocks => key("packs/", id),
         PackKind::Pages => key("pages/", id),
     }
+}
+
+/// The id in a key under `prefix`; none where something else stands there.
+pub fn id<T: FromStr + Display>(prefix: &str, key: &Key) -> Option<T> {
+    let text = key.as_str().strip_prefix(prefix)?;
+    text.parse().ok().filter(|id: &T| id.to_string() == text)
 }
 
 fn key(prefix: &str, id: impl Display) -> Key {
@@ -54,10 +74,20 @@ mod tests {
             (head(BranchId::from_bytes([0; 16])), format!("heads/{text}")),
             (server(ServerId::from_bytes([0; 16])), format!("servers/{text}")),
             (version(VersionId::from_bytes([0; 16])), format!("versions/{text}")),
+            (pin(VersionId::from_bytes([0; 16])), format!("pins/{text}")),
             (pack(PackKind::Blocks, id), format!("packs/{text}")),
             (pack(PackKind::Pages, id), format!("pages/{text}")),
         ] {
             assert_eq!(key.as_str(), wanted);
+        }
+    }
+
+    #[test]
+    fn an_id_is_read_back_from_its_key_and_nothing_else_is_one() {
+        let id = VersionId::from_bytes([7; 16]);
+        assert_eq!(super::id(VERSIONS, &version(id)), Some(id));
+        for other in ["versions/junk", "pins/0", "versions/070w3ge1r70w3ge1r70w3ge1r7/x"] {
+            assert_eq!(super::id::<VersionId>(VERSIONS, &other.parse().unwrap()), None, "{other}");
         }
     }
 }

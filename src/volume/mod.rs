@@ -24,10 +24,12 @@ mod head;
 mod hostile;
 mod index;
 mod keys;
+mod listing;
 #[cfg(test)]
 mod model;
 mod pack;
 mod page;
+mod pin;
 mod project;
 #[cfg(test)]
 mod properties;

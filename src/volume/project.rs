@@ -9,11 +9,7 @@ use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{ProjectId, VersionId};
 use crate::base::name::Name;
-use crate::base::parallel::parallel;
-use crate::store::{Condition, Key, LIST_PAGE, StoreError};
-
-/// Projects that are read at a time.
-const PARALLEL: usize = 16;
+use crate::store::{Condition, Key};
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,33 +49,12 @@ impl Volumes {
     }
 
     /// All projects, by id.
+    ///
+    /// # Errors
+    /// The store fails, or one of them cannot be read.
     pub async fn projects(&self) -> Result<Vec<Project>, VolumeError> {
-        let (mut projects, mut after) = (Vec::new(), None);
-        loop {
-            let listed = self.store.list(keys::PROJECTS, after.as_ref()).await;
-            let page = listed.map_err(VolumeError::store(|| "list the projects".to_owned()))?;
-            after = page.last().map(|entry| entry.key.clone());
-            let more = page.len() == LIST_PAGE;
-            let reads = page.into_iter().map(|entry| self.clone().project(entry.key));
-            projects.extend(parallel(PARALLEL, reads.collect::<Vec<_>>()).await?);
-            if !more {
-                break;
-            }
-        }
-        let mut projects: Vec<_> = projects.into_iter().flatten().collect();
-        projects.sort_unstable_by_key(|project: &Project| project.id);
-        Ok(projects)
-    }
-
-    async fn project(self, key: Key) -> Result<Option<Project>, VolumeError> {
-        match self.store.read(&key).await {
-            Ok(object) => Project::open(&object.bytes)
-                .map(Some)
-                .map_err(VolumeError::damaged(&key, "its document")),
-            // Deleted since it was listed.
-            Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(source) => Err(VolumeError::Store { doing: format!("read {key}"), source }),
-        }
+        let read = |_: &Key, object: &[u8]| Project::open(object);
+        self.documents(keys::PROJECTS, read).await?.into_iter().collect()
     }
 }
 
