@@ -18,8 +18,9 @@ use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
 use super::{BranchError, rescue, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
+use crate::base::clock::Timestamp;
 use crate::base::gauge::Gauge;
-use crate::base::ids::BranchId;
+use crate::base::ids::{BranchId, VersionId};
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
 };
@@ -64,6 +65,8 @@ struct Inner {
     last_wake: Option<Arc<WakeReport>>,
     /// Saves that failed in a row.
     failed_saves: u32,
+    /// Since when there are writes that no version has, and no mongod that they belong to.
+    unsaved_since: Option<Timestamp>,
 }
 
 /// A wake that failed, so that a broken branch does not spin.
@@ -79,6 +82,7 @@ pub(super) struct Snapshot {
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
     pub(super) last_wake: Option<Arc<WakeReport>>,
+    pub(super) unsaved_since: Option<Timestamp>,
 }
 
 /// What a command finds.
@@ -105,6 +109,11 @@ impl Cell {
             (None, LocalData::Present { .. }) => State::Unsaved,
             (None, LocalData::None) => State::Suspended,
         };
+        // Of what was unsaved when an earlier server ended, only the last try to save it is known.
+        let unsaved_since = match row.local {
+            LocalData::Present { saving, .. } => saving.map(VersionId::made),
+            LocalData::None => None,
+        };
         Arc::new(Self {
             id: row.id,
             name: row.name.clone(),
@@ -121,6 +130,7 @@ impl Cell {
                 failure: None,
                 last_wake: None,
                 failed_saves: 0,
+                unsaved_since,
             }),
         })
     }
@@ -129,7 +139,8 @@ impl Cell {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
         let last_wake = inner.last_wake.clone();
-        Snapshot { state: inner.state, row: inner.row.clone(), in_flight, last_wake }
+        let unsaved_since = inner.unsaved_since;
+        Snapshot { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
     }
 
     pub(super) fn state(&self) -> State {
@@ -275,6 +286,7 @@ impl Cell {
         life.finish();
         inner.life = None;
         inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
+        inner.unsaved_since.get_or_insert(shared.clock.now());
         self.fire_or_report(shared, &mut inner, Event::Died);
     }
 
@@ -302,6 +314,7 @@ impl Cell {
                 inner.life = Some(Arc::new(life));
                 inner.failure = None;
                 inner.row.error = None;
+                inner.unsaved_since = None;
                 (Event::WakeDone, Ok(()))
             }
             Err(source) => {
@@ -313,7 +326,10 @@ impl Cell {
                     inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
                 let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
                 inner.failure = Some(Failure { error: error.clone(), count, retry_at });
-                inner.row.error = Some(error.chain());
+                // That it was lost says more than that it is still elsewhere.
+                if inner.row.error.is_none() || !error.is_elsewhere() {
+                    inner.row.error = Some(error.chain());
+                }
                 (Event::WakeFailed { local: inner.local() }, Err(error))
             }
         };
@@ -330,16 +346,14 @@ impl Cell {
             Ok(()) => {
                 shared.metrics.suspend(metrics::Outcome::Done);
                 inner.row.error = None;
-                inner.failed_saves = 0;
-                inner.claim = None;
+                inner.nothing_unsaved();
                 (Event::Saved, Ok(()))
             }
             Err(source) if inner.local() == Local::Nothing => {
                 shared.metrics.suspend(metrics::Outcome::Failed);
                 warn!(branch = %self.id, name = %self.name, error = source.chain(), "given up");
                 inner.row.error = Some(source.chain());
-                inner.failed_saves = 0;
-                inner.claim = None;
+                inner.nothing_unsaved();
                 (Event::SaveFailed { local: Local::Nothing }, Err(source))
             }
             Err(source) => {
@@ -350,6 +364,7 @@ impl Cell {
                 error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
                 inner.row.error = Some(error.chain());
                 inner.failed_saves = inner.failed_saves.saturating_add(1);
+                inner.unsaved_since.get_or_insert(shared.clock.now());
                 (Event::SaveFailed { local: Local::Unsaved }, Err(error))
             }
         };
@@ -455,6 +470,12 @@ pub(super) enum Asked {
 }
 
 impl Inner {
+    fn nothing_unsaved(&mut self) {
+        self.failed_saves = 0;
+        self.unsaved_since = None;
+        self.claim = None;
+    }
+
     fn local(&self) -> Local {
         match self.row.local {
             LocalData::None => Local::Nothing,

@@ -59,6 +59,7 @@ pub(super) async fn create(
     };
     // The head first: a branch without a head could not be woken, a head that no catalog knows is
     // only garbage.
+    let _naming = shared.news.naming.read().await;
     shared.volumes.create_head(&head(&row, &project)).await?;
     if let Err(error) = shared.catalog.insert_branch(&row) {
         shared.volumes.delete_head(row.id).await?;

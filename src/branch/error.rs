@@ -163,6 +163,15 @@ impl BranchError {
         self.class().status
     }
 
+    /// Whether all that is wrong is that another server has the branch.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Wake { source, .. } => source.is_elsewhere(),
+            Self::Elsewhere { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {

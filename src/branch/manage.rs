@@ -15,7 +15,7 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, seed, server_lease, view};
+use super::{BranchError, base, create, doors, history, news, seed, server_lease, view};
 use crate::archive;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::SAVES_AT_ONCE;
@@ -44,6 +44,7 @@ impl Branches {
         let layout = Layout::new(&settings.data_dir, server)?;
         let shared = Shared::new(parts, settings, layout, server)?;
         shared.volumes.prepare().await?;
+        news::look(&shared).await;
         seed::empty(&shared).await?;
         doors::open_all(&shared);
         tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
@@ -87,6 +88,8 @@ impl Branches {
 
     /// All projects, by name.
     pub fn projects(&self) -> Vec<types::Project> {
+        // Those of other servers are in the next list.
+        news::look_soon(&self.shared);
         self.shared.projects().iter().map(view::project).collect()
     }
 
@@ -118,7 +121,10 @@ impl Branches {
     pub fn default_project(&self) -> Result<Name, BranchError> {
         let mut projects = self.shared.projects();
         match projects.len() {
-            0 => Err(BranchError::NoProject),
+            0 => {
+                news::look_soon(&self.shared);
+                Err(BranchError::NoProject)
+            }
             1 => Ok(projects.remove(0).name),
             _ => {
                 let names: Vec<_> = projects.iter().map(|row| row.name.to_string()).collect();
@@ -147,7 +153,11 @@ impl Branches {
     pub fn list(&self, project: &str, deleted: Deleted) -> Result<Vec<types::Branch>, BranchError> {
         let project: Name = project.parse()?;
         let cells = match deleted {
-            Deleted::Without => self.shared.live_branches(&project)?,
+            Deleted::Without => {
+                // Those of other servers are in the next list.
+                news::look_soon(&self.shared);
+                self.shared.live_branches(&project)?
+            }
             Deleted::Only => {
                 let row = self.shared.project(&project)?;
                 let mut rows = self.shared.catalog.branches(row.id, Deleted::Only)?;
@@ -332,7 +342,8 @@ impl Branches {
             Some(project) => project.clone(),
             None => self.default_project()?,
         };
-        let cell = self.shared.live(&project, branch)?;
+        let found = self.shared.live(&project, branch);
+        let cell = found.inspect_err(|_| news::look_soon(&self.shared))?;
         Ok(BranchHandle::new(self.shared.clone(), cell))
     }
 
@@ -355,7 +366,7 @@ impl Branches {
             (BranchState::Waking.as_str(), counts.waking),
             (BranchState::Running.as_str(), counts.running),
             (BranchState::Suspending.as_str(), counts.suspending),
-            (BranchState::Unsaved.as_str(), counts.unsaved),
+            (BranchState::Saving.as_str(), counts.saving),
             (BranchState::Deleted.as_str(), counts.deleted),
         ];
         Observed { parked, branches }
@@ -389,7 +400,8 @@ impl Branches {
     }
 
     pub(super) fn live(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
-        self.shared.live(&project.parse()?, &branch.parse()?)
+        let found = self.shared.live(&project.parse()?, &branch.parse()?);
+        found.inspect_err(|_| news::look_soon(&self.shared))
     }
 
     fn deleted(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {

@@ -18,6 +18,7 @@ mod lease;
 mod life;
 mod local;
 mod manage;
+mod news;
 mod parked;
 mod reconcile;
 mod report;

@@ -57,7 +57,7 @@ async fn bring_to_safety(
 ) -> Result<Name, BranchError> {
     let workspace = shared.layout.branch(cell.id);
     let row = cell.row();
-    let name = free_name(shared, cell, row.epoch)?;
+    let mut name = free_name(shared, cell, row.epoch)?;
     if let LocalData::Present { base, saving } = row.local {
         let (version, own) = match finished(shared, saving).await? {
             Some(done) => done,
@@ -75,11 +75,12 @@ async fn bring_to_safety(
                     origin: Some(Origin { branch: cell.id, version: base }),
                     ..head.clone()
                 };
-                shared.volumes.create_head(&own).await?;
                 (version, own)
             }
         };
-        enter(shared, cell, &version, own, &name).await?;
+        let _naming = shared.news.naming.read().await;
+        shared.volumes.create_head(&own).await?;
+        name = enter(shared, cell, &version, own, name).await?;
     }
     let newest = shared.volumes.version(head.version).await?;
     commit(shared, cell, &newest, |row| {
@@ -124,17 +125,17 @@ async fn capture(
     Ok(shared.volumes.capture(&shared.layout.branch(cell.id).db(), capture).await?)
 }
 
-/// Enters the rescued branch into the books.
+/// Enters the rescued branch into the books, and gives the name that it has there.
 async fn enter(
     shared: &Arc<Shared>,
     cell: &Cell,
     version: &Version,
     head: Head,
-    name: &Name,
-) -> Result<(), BranchError> {
+    name: Name,
+) -> Result<Name, BranchError> {
     shared.catalog.insert_version(&version_row(version))?;
-    if shared.catalog.branch(head.branch)?.is_some() {
-        return Ok(());
+    if let Some(known) = shared.catalog.branch(head.branch)? {
+        return Ok(known.name);
     }
     let lost = cell.row();
     let row = BranchRow {
@@ -153,7 +154,7 @@ async fn enter(
         port: None,
         socket: false,
     };
-    if head.branch_name != *name {
+    if head.branch_name != name {
         // The name of the earlier try was taken meanwhile.
         let (found, etag) = shared.volumes.head(head.branch).await?;
         let renamed = Head { branch_name: name.clone(), ..found };
@@ -166,7 +167,7 @@ async fn enter(
         other => other.into(),
     })?;
     shared.add_live(&Cell::new(row, cell.project.clone()));
-    Ok(())
+    Ok(name)
 }
 
 /// The branch that a rescued version becomes: of the same bytes, so that a try that was cut off is

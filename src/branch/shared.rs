@@ -17,6 +17,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
+use super::news::News;
 use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
 use crate::base::idle;
@@ -79,6 +80,7 @@ pub(super) struct Shared {
     pub(super) layout: Layout,
     pub(super) server: ServerId,
     pub(super) lease: Arc<ServerLease>,
+    pub(super) news: News,
     /// What runs on behalf of branches; the server's end waits for it.
     pub(super) tasks: TaskTracker,
     /// No branch is woken any more.
@@ -127,6 +129,7 @@ impl Shared {
         let lease = ServerLease::new(server, session, settings.address.clone(), settings.writers);
         Ok(Arc::new(Self {
             lease: Arc::new(lease),
+            news: News::default(),
             volumes: Volumes::new(store.clone(), clock.clone()),
             settings,
             catalog,
