@@ -1,7 +1,8 @@
 //! Routes of branches.
 
 use argon_admin::types::{
-    self, Branch, CreateBranch, List, OpenPort, Operation, OperationKind, Problem, Version,
+    self, Branch, CreateBranch, List, OpenPort, Operation, OperationKind, OperationResult, Problem,
+    TakeSnapshot, Version,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -171,6 +172,28 @@ pub(super) async fn versions(
     Path((project, branch)): Names,
 ) -> Reply<List<Version>> {
     Ok(Json(List { items: app.branches.versions(&project, &branch)? }))
+}
+
+/// Make a version of what a branch is now; a branch that runs is suspended for it
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/snapshot", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    request_body = TakeSnapshot, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn snapshot(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+    Json(request): Json<TakeSnapshot>,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    let subject = app.of_branch(OperationKind::SnapshotBranch, &project, &branch);
+    let branches = app.branches.clone();
+    let work = async move {
+        let version = branches.snapshot(&project, &branch, request.label.as_deref()).await?;
+        Ok(Some(OperationResult::Version(version)))
+    };
+    app.operations.start(subject, work).map(Accepted)
 }
 
 /// Give a branch a port of its own, which stays over restarts

@@ -19,6 +19,7 @@ mod server;
 mod state;
 mod stream;
 mod upload;
+mod versions;
 
 use std::fmt;
 use std::net::SocketAddr;

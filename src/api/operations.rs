@@ -31,7 +31,7 @@ pub(super) type Outcome = Result<Option<OperationResult>, ApiError>;
 /// What a piece of work is, for those who follow it.
 pub(super) struct Subject {
     pub(super) kind: OperationKind,
-    /// `PROJECT`, `PROJECT/BRANCH` or `base`.
+    /// `PROJECT`, `PROJECT/BRANCH`, a version's id or `base`.
     pub(super) name: String,
     /// Where the work has got to, asked whenever somebody looks.
     pub(super) progress: Box<dyn Fn() -> Option<String> + Send + Sync>,

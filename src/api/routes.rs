@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::guard::{self, Reach};
 use super::state::App;
-use super::{base, branches, problems, projects, server};
+use super::{base, branches, problems, projects, server, versions};
 
 /// The largest request but an archive, bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -34,6 +34,8 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::undelete))
         .routes(routes!(branches::purge))
         .routes(routes!(branches::versions))
+        .routes(routes!(branches::snapshot))
+        .routes(routes!(versions::pin, versions::unpin))
         .routes(routes!(branches::open_port, branches::close_port))
         .routes(routes!(branches::open_socket, branches::close_socket))
         .routes(routes!(branches::dump))

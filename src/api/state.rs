@@ -45,18 +45,23 @@ impl App {
     where
         F: Future<Output = Result<Branch, BranchError>> + Send + 'static,
     {
-        let looked = (self.branches.clone(), project.clone(), branch.clone());
-        let subject = Subject {
+        let subject = self.of_branch(kind, &project, &branch);
+        let working = work(self.branches.clone(), project, branch);
+        let outcome = async move { Ok(Some(OperationResult::Branch(Box::new(working.await?)))) };
+        self.operations.start(subject, outcome).map(Accepted)
+    }
+
+    /// Work on a branch, as those see it who follow it.
+    pub(super) fn of_branch(&self, kind: OperationKind, project: &str, branch: &str) -> Subject {
+        let looked = (self.branches.clone(), project.to_owned(), branch.to_owned());
+        Subject {
             kind,
             name: format!("{project}/{branch}"),
             progress: Box::new(move || {
                 let (branches, project, branch) = &looked;
                 branches.show(project, branch).ok().map(|branch| branch.state.to_string())
             }),
-        };
-        let working = work(self.branches.clone(), project, branch);
-        let outcome = async move { Ok(Some(OperationResult::Branch(Box::new(working.await?)))) };
-        self.operations.start(subject, outcome).map(Accepted)
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use argon_admin::types::Label;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -14,9 +15,10 @@ use super::lease::{Lease, Use};
 use super::life::Life;
 use super::parked::{Parking, Waiter};
 use super::report::WakeReport;
+use super::save::{Purpose, Snapshot};
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
-use super::{BranchError, rescue, save, wake, watch as watching};
+use super::{BranchError, history, rescue, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::base::gauge::Gauge;
@@ -67,6 +69,8 @@ struct Inner {
     failed_saves: u32,
     /// Since when there are writes that no version has, and no mongod that they belong to.
     unsaved_since: Option<Timestamp>,
+    /// What the snapshot that is about to begin is to be.
+    snapshot: Option<Snapshot>,
 }
 
 /// A wake that failed, so that a broken branch does not spin.
@@ -77,7 +81,7 @@ struct Failure {
 }
 
 /// A branch as it stands at one moment.
-pub(super) struct Snapshot {
+pub(super) struct Standing {
     pub(super) state: State,
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
@@ -131,16 +135,17 @@ impl Cell {
                 last_wake: None,
                 failed_saves: 0,
                 unsaved_since,
+                snapshot: None,
             }),
         })
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn standing(&self) -> Standing {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
         let last_wake = inner.last_wake.clone();
         let unsaved_since = inner.unsaved_since;
-        Snapshot { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
+        Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
     }
 
     pub(super) fn state(&self) -> State {
@@ -235,11 +240,19 @@ impl Cell {
         shared: &Arc<Shared>,
         event: Event,
     ) -> Result<Asked, BranchError> {
-        let mut inner = self.lock();
+        self.begin(shared, &mut self.lock(), event)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        inner: &mut Inner,
+        event: Event,
+    ) -> Result<Asked, BranchError> {
         if inner.state == State::Running && !self.parking.is_empty() {
             return Ok(Asked::Awaited);
         }
-        match self.fire(shared, &mut inner, event) {
+        match self.fire(shared, inner, event) {
             Ok(()) if inner.transition.is_some() => Ok(Asked::Begun(inner.subscribe())),
             Ok(()) => Ok(Asked::Already),
             Err(IllegalTransition::Busy(_)) => Ok(Asked::Busy(inner.subscribe())),
@@ -254,14 +267,45 @@ impl Cell {
         event: Event,
     ) -> Result<(), BranchError> {
         loop {
-            match self.ask(shared, event)? {
-                Asked::Already => return Ok(()),
-                Asked::Begun(outcome) => return ended(outcome).await,
-                // Whether that other transition succeeds is not this asker's business.
-                Asked::Busy(outcome) => drop(ended(outcome).await),
-                Asked::Awaited => self.parking.until_empty().await,
+            if let Some(end) = self.end_of(self.ask(shared, event)?).await {
+                return end;
             }
         }
+    }
+
+    /// Makes a version of the present state, and waits until it is there. The label is looked up
+    /// under the lock that the transition begins under: of two who want it one gets it.
+    pub(super) async fn snapshot(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        label: Option<Label>,
+    ) -> Result<VersionId, BranchError> {
+        loop {
+            let id = VersionId::generate(shared.clock.now());
+            let asked = {
+                let mut inner = self.lock();
+                if let Some(label) = &label {
+                    history::check_free(shared, &inner.row, label)?;
+                }
+                inner.snapshot = Some(Snapshot { id, label: label.clone() });
+                self.begin(shared, &mut inner, Event::Snapshot)?
+            };
+            if let Some(end) = self.end_of(asked).await {
+                return end.map(|()| id);
+            }
+        }
+    }
+
+    /// How it ended; `None` where something else had to end first: then it is to be asked again.
+    async fn end_of(&self, asked: Asked) -> Option<Result<(), BranchError>> {
+        match asked {
+            Asked::Already => return Some(Ok(())),
+            Asked::Begun(outcome) => return Some(ended(outcome).await),
+            // Whether that other transition succeeds is not this asker's business.
+            Asked::Busy(outcome) => drop(ended(outcome).await),
+            Asked::Awaited => self.parking.until_empty().await,
+        }
+        None
     }
 
     /// The idle rule, checked and acted upon under the lock that commands attach under.
@@ -349,23 +393,29 @@ impl Cell {
                 inner.nothing_unsaved();
                 (Event::Saved, Ok(()))
             }
-            Err(source) if inner.local() == Local::Nothing => {
-                shared.metrics.suspend(metrics::Outcome::Failed);
-                warn!(branch = %self.id, name = %self.name, error = source.chain(), "given up");
-                inner.row.error = Some(source.chain());
-                inner.nothing_unsaved();
-                (Event::SaveFailed { local: Local::Nothing }, Err(source))
-            }
             Err(source) => {
                 shared.metrics.suspend(metrics::Outcome::Failed);
-                let kept = shared.layout.branch(self.id).db();
-                let source = Arc::new(source);
-                let error = BranchError::Save { branch: self.name.clone(), kept, source };
+                let (branch, local) = (self.name.clone(), inner.local());
+                let error = match (local, source) {
+                    (_, lost @ BranchError::Lost { .. }) => lost,
+                    (Local::Nothing, source) => {
+                        BranchError::Head { branch, source: Arc::new(source) }
+                    }
+                    (Local::Unsaved, source) => {
+                        let kept = shared.layout.branch(self.id).db();
+                        BranchError::Save { branch, kept, source: Arc::new(source) }
+                    }
+                };
                 error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
                 inner.row.error = Some(error.chain());
-                inner.failed_saves = inner.failed_saves.saturating_add(1);
-                inner.unsaved_since.get_or_insert(shared.clock.now());
-                (Event::SaveFailed { local: Local::Unsaved }, Err(error))
+                match local {
+                    Local::Nothing => inner.nothing_unsaved(),
+                    Local::Unsaved => {
+                        inner.failed_saves = inner.failed_saves.saturating_add(1);
+                        inner.unsaved_since.get_or_insert(shared.clock.now());
+                    }
+                }
+                (Event::SaveFailed { local }, Err(error))
             }
         };
         self.conclude(shared, &mut inner, event, outcome);
@@ -419,17 +469,24 @@ impl Cell {
                     tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
                 }
             }
-            Some(effect @ (Effect::Save | Effect::SaveAndDelete | Effect::GiveUp)) => {
+            Some(Effect::GiveUp) => {
                 inner.transition = Some(watch::Sender::new(None));
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
-                    let result = match effect {
-                        Effect::GiveUp => rescue::give_up(&shared, &cell).await,
-                        Effect::SaveAndDelete => {
-                            save::save(&shared, &cell, save::Purpose::Delete).await
-                        }
-                        _ => save::save(&shared, &cell, save::Purpose::Suspend).await,
-                    };
+                    let result = rescue::give_up(&shared, &cell).await;
+                    cell.saved(&shared, result);
+                });
+            }
+            Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
+                let purpose = match (effect, inner.snapshot.take()) {
+                    (Effect::SaveAndDelete, _) => Purpose::Delete,
+                    (Effect::SaveSnapshot, Some(snapshot)) => Purpose::Snapshot(snapshot),
+                    _ => Purpose::Suspend,
+                };
+                inner.transition = Some(watch::Sender::new(None));
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move {
+                    let result = save::save(&shared, &cell, purpose).await;
                     cell.saved(&shared, result);
                 });
             }

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use argon_admin::types::{InvalidLabel, Label};
 use thiserror::Error;
 
 use super::state::IllegalTransition;
 use crate::archive::ArchiveError;
 use crate::base::clock::InvalidTimestamp;
-use crate::base::ids::{InvalidId, ServerId};
+use crate::base::ids::{InvalidId, ServerId, VersionId};
 use crate::base::name::{InvalidName, Name};
 use crate::catalog::CatalogError;
 use crate::compute::ComputeError;
@@ -45,8 +46,14 @@ pub enum BranchError {
     NotDeleted { branch: Name },
     #[error("`{version}` is no version of branch `{branch}`")]
     UnknownVersion { branch: Name, version: String },
+    #[error("there is no version `{version}`")]
+    NoVersion { version: String },
     #[error("branch `{branch}` had no version yet at {time}; its first is of {first}")]
     BeforeFirstVersion { branch: Name, time: String, first: String },
+    #[error(transparent)]
+    Label(#[from] InvalidLabel),
+    #[error("version {version} of branch `{branch}` is called `{label}` already")]
+    LabelTaken { branch: Name, label: Label, version: VersionId },
     #[error(transparent)]
     Time(#[from] InvalidTimestamp),
     #[error(transparent)]
@@ -61,6 +68,8 @@ pub enum BranchError {
     Wake { branch: Name, source: Arc<BranchError> },
     #[error("save branch `{branch}`: its writes are kept in {}", kept.display())]
     Save { branch: Name, kept: PathBuf, source: Arc<BranchError> },
+    #[error("change branch `{branch}` in the store: it is as it was")]
+    Head { branch: Name, source: Arc<BranchError> },
     #[error("branch `{branch}` is held by server {owner}{}", at(address.as_deref()))]
     Elsewhere { branch: Name, owner: ServerId, address: Option<String>, left: Duration },
     #[error(
@@ -124,14 +133,16 @@ impl BranchError {
             Self::BranchExists { .. } => ("branch_exists", 409),
             Self::Deleted { .. } => ("branch_deleted", 409),
             Self::NotDeleted { .. } => ("branch_not_deleted", 409),
-            Self::UnknownVersion { .. } => ("unknown_version", 404),
+            Self::UnknownVersion { .. } | Self::NoVersion { .. } => ("unknown_version", 404),
             Self::BeforeFirstVersion { .. } => ("before_first_version", 409),
+            Self::Label(_) => ("invalid_label", 422),
+            Self::LabelTaken { .. } => ("label_taken", 409),
             Self::Time(_) => ("invalid_time", 422),
             Self::Id(_) => ("invalid_id", 422),
             Self::WakeTimeout { .. } => ("wake_timeout", 503),
             Self::Crowded { .. } => ("too_many_waiting", 503),
             Self::Wake { .. } => ("wake_failed", 503),
-            Self::Save { .. } => ("save_failed", 503),
+            Self::Save { .. } | Self::Head { .. } => ("save_failed", 503),
             Self::Elsewhere { .. } => ("branch_elsewhere", 503),
             Self::Lost { .. } => ("branch_lost", 503),
             Self::Lapsed { .. } => ("lease_ended", 503),
@@ -175,7 +186,9 @@ impl BranchError {
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
-            Self::Wake { source, .. } | Self::Save { source, .. } => source.retryable(),
+            Self::Wake { source, .. } | Self::Save { source, .. } | Self::Head { source, .. } => {
+                source.retryable()
+            }
             Self::MongodVersion { .. } => false,
             other => other.http_status() >= 500,
         }
@@ -197,13 +210,17 @@ impl BranchError {
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
             Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::NoVersion { .. } => "see `argon branch list-versions NAME`".into(),
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
                 format!("see `argon branch list-versions {branch}`")
+            }
+            Self::LabelTaken { branch, .. } => {
+                format!("take another label; see `argon branch list-versions {branch}`")
             }
             Self::WakeTimeout { branch, .. } | Self::Crowded { branch, .. } => {
                 format!("try again; `argon branch show {branch}` tells how it stands")
             }
-            Self::Wake { source, .. } => return source.hint(),
+            Self::Wake { source, .. } | Self::Head { source, .. } => return source.hint(),
             Self::Save { branch, source, .. } => {
                 let next =
                     format!("it is tried again by itself; or `argon branch suspend {branch}`");

@@ -17,7 +17,8 @@ use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{BranchError, base, create, doors, history, news, seed, server_lease, view};
 use crate::archive;
-use crate::base::ids::{BranchId, ProjectId, ServerId};
+use crate::base::failpoint::failpoint;
+use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::metrics::Observed;
 use crate::base::name::Name;
@@ -188,6 +189,59 @@ impl Branches {
         view::branch(&self.shared, &cell)
     }
 
+    /// Makes a version of what a branch is now, on request. A branch that runs is suspended for it;
+    /// its clients keep their connections, and their next command wakes it. One that sleeps gets a
+    /// version that shares every block with the one before.
+    ///
+    /// # Errors
+    /// There is no such branch, the label is none or is taken, or the version could not be stored.
+    pub async fn snapshot(
+        &self,
+        project: &str,
+        branch: &str,
+        label: Option<&str>,
+    ) -> Result<types::Version, BranchError> {
+        let label = label.map(str::parse).transpose()?;
+        let cell = self.live(project, branch)?;
+        let id = cell.snapshot(&self.shared, label).await?;
+        self.version(id)
+    }
+
+    /// Keeps a version for good, whatever the rules of its project say.
+    ///
+    /// # Errors
+    /// There is no such version, or the store cannot be written.
+    pub async fn pin(&self, version: &str) -> Result<types::Version, BranchError> {
+        let id = self.version_id(version)?;
+        // The store first: what it says is pinned, is kept.
+        self.shared.volumes.pin(id).await?;
+        self.shared.catalog.pin_version(id)?;
+        self.version(id)
+    }
+
+    /// Lets a version go when its time comes; one that is not pinned stays as it is.
+    ///
+    /// # Errors
+    /// There is no such version, or the store cannot be written.
+    pub async fn unpin(&self, version: &str) -> Result<types::Version, BranchError> {
+        let id = self.version_id(version)?;
+        self.shared.volumes.unpin(id).await?;
+        self.shared.catalog.unpin_version(id)?;
+        self.version(id)
+    }
+
+    fn version_id(&self, text: &str) -> Result<VersionId, BranchError> {
+        let id = text.parse()?;
+        self.version(id).map(|_| id)
+    }
+
+    fn version(&self, id: VersionId) -> Result<types::Version, BranchError> {
+        let row = self.shared.catalog.version(id)?;
+        row.as_ref()
+            .map(view::version)
+            .ok_or_else(|| BranchError::NoVersion { version: id.to_string() })
+    }
+
     /// Wakes a branch, at once even after a wake that failed just now.
     ///
     /// # Errors
@@ -246,6 +300,7 @@ impl Branches {
         }
         let (head, etag) = self.shared.volumes.head(cell.id).await?;
         self.shared.volumes.move_head(&Head { deleted: None, ..head }, &etag).await?;
+        failpoint("undelete.head");
         cell.update_row(&self.shared, |row| row.deleted = None)?;
         cell.settle(&self.shared, Event::Undelete).await?;
         self.shared.add_live(&cell);
@@ -266,7 +321,9 @@ impl Branches {
 
     async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
         self.shared.volumes.delete_head(id).await?;
+        failpoint("purge.head");
         self.shared.catalog.purge_branch(id)?;
+        failpoint("purge.row");
         self.shared.cells.remove(&id);
         self.shared.layout.branch(id).discard()
     }
@@ -286,7 +343,7 @@ impl Branches {
             }
             live => live?,
         };
-        Ok(history::versions(&self.shared, &cell)?.iter().map(view::version).collect())
+        Ok(history::versions(&self.shared, &cell.row())?.iter().map(view::version).collect())
     }
 
     /// Makes an archive what new projects start from.

@@ -95,5 +95,6 @@ pub(super) fn version_row(version: &Version) -> VersionRow {
         stored_bytes: version.stored_bytes,
         mongod_version: version.mongod.version.clone(),
         fcv: version.mongod.fcv.clone(),
+        pinned: false,
     }
 }

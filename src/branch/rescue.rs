@@ -10,6 +10,7 @@ use super::cell::Cell;
 use super::reconcile::{commit, version_row};
 use super::save::make_clean;
 use super::shared::Shared;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::limits::NAME_BYTES;
 use crate::base::name::Name;
@@ -64,6 +65,7 @@ async fn bring_to_safety(
             None => {
                 make_clean(shared, cell, &workspace).await?;
                 let version = capture(shared, cell, base).await?;
+                failpoint("rescue.version");
                 let own = Head {
                     branch: rescued_id(version.id),
                     branch_name: name.clone(),
@@ -80,13 +82,16 @@ async fn bring_to_safety(
         };
         let _naming = shared.news.naming.read().await;
         shared.volumes.create_head(&own).await?;
+        failpoint("rescue.head");
         name = enter(shared, cell, &version, own, name).await?;
+        failpoint("rescue.branch");
     }
     let newest = shared.volumes.version(head.version).await?;
     commit(shared, cell, &newest, |row| {
         row.local = LocalData::None;
         row.epoch = head.epoch;
     })?;
+    failpoint("rescue.row");
     workspace.discard_data()?;
     Ok(name)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use argon_admin::types::Label;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -11,19 +12,32 @@ use super::claim::Claim;
 use super::local::Workspace;
 use super::reconcile::{commit, reconcile};
 use super::shared::Shared;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::base::limits::DRAIN_WAIT;
 use crate::catalog::LocalData;
 use crate::compute;
-use crate::volume::{Capture, Cause, Head, MongodVersion, VolumeError};
+use crate::store::ETag;
+use crate::volume::{Capture, Cause, Head, MongodVersion, Version, VolumeError};
 
 /// What a save is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The branch sleeps afterwards.
     Suspend,
+    /// It sleeps afterwards, and has a new version even if it slept before.
+    Snapshot(Snapshot),
     /// It is deleted afterwards; its last state stays, so that it can be brought back.
     Delete,
+}
+
+/// A version that somebody asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// Its id; every try takes a new one.
+    pub(super) id: VersionId,
+    /// What it is to be called.
+    pub(super) label: Option<Label>,
 }
 
 /// Drains, stops mongod, makes the working directory a version, moves the head to it, frees the
@@ -41,46 +55,39 @@ pub(super) async fn save(
     let begun = tokio::time::Instant::now();
     let mongod = stop(shared, cell, &workspace).await?;
     let stopped = begun.elapsed();
+    failpoint("suspend.stopped");
     let Claim { mut head, mut etag, .. } = writable(shared, cell).await?;
-    if let LocalData::Present { base, .. } = cell.row().local {
-        let mongod = match mongod {
-            Some(mongod) => mongod,
-            None => shared.volumes.version(head.version).await?.mongod,
-        };
-        let id = VersionId::generate(shared.clock.now());
-        cell.update_row(shared, |row| {
-            row.local = LocalData::Present { base, saving: Some(id) };
-        })?;
-        let capture = Capture {
-            id,
-            parent: Some(base),
-            branch: Some(cell.id),
-            cause: match purpose {
-                Purpose::Suspend => Cause::Suspend,
-                Purpose::Delete => Cause::Delete,
-            },
-            mongod,
-            label: None,
-        };
-        let version = shared.volumes.capture(&workspace.db(), capture).await?;
-        head = Head { version: id, owner: None, ..head };
-        // Should the answer be lost, the branch may be anybody's: then it is not woken from here
-        // before the head was read.
-        cell.set_claim(None);
-        etag = match shared.volumes.move_head(&head, &etag).await {
-            // Perhaps by this server, whose own answer was lost.
-            Err(VolumeError::Fenced { .. }) => {
-                let now = reconcile(shared, cell).await?;
-                head = Head { version: id, owner: None, ..now.head };
-                shared.volumes.move_head(&head, &now.etag).await?
-            }
-            moved => moved?,
-        };
-        commit(shared, cell, &version, |row| row.local = LocalData::None)?;
-        // Left behind, it would only take room until the next wake.
-        if let Err(error) = workspace.discard_data() {
-            warn!(branch = %cell.id, error = error.chain(), "clear the working directory");
+    let mongod = match mongod {
+        Some(mongod) => mongod,
+        None => shared.volumes.version(head.version).await?.mongod,
+    };
+    let (id, cause, label) = match &purpose {
+        Purpose::Snapshot(Snapshot { id, label }) => (*id, Cause::Snapshot, label.as_ref()),
+        Purpose::Suspend => (VersionId::generate(shared.clock.now()), Cause::Suspend, None),
+        Purpose::Delete => (VersionId::generate(shared.clock.now()), Cause::Delete, None),
+    };
+    let capture = |parent| Capture {
+        id,
+        parent: Some(parent),
+        branch: Some(cell.id),
+        cause,
+        mongod,
+        label: label.map(Label::to_string),
+    };
+    let version = match (cell.row().local, &purpose) {
+        (LocalData::Present { base, .. }, _) => {
+            cell.update_row(shared, |row| {
+                row.local = LocalData::Present { base, saving: Some(id) };
+            })?;
+            Some(shared.volumes.capture(&workspace.db(), capture(base)).await?)
         }
+        (LocalData::None, Purpose::Snapshot(_)) => {
+            Some(shared.volumes.repeat(capture(head.version)).await?)
+        }
+        (LocalData::None, _) => None,
+    };
+    if let Some(version) = version {
+        (head, etag) = publish(shared, cell, &workspace, &version, (head, etag)).await?;
         info!(branch = %cell.id, name = %cell.name, version = %id,
               stop_ms = stopped.as_millis() as u64,
               save_ms = (begun.elapsed() - stopped).as_millis() as u64,
@@ -90,11 +97,46 @@ pub(super) async fn save(
         let deleted = Some(shared.clock.now());
         let head = Head { owner: None, deleted, ..head };
         shared.volumes.move_head(&head, &etag).await?;
+        failpoint("delete.head");
         cell.update_row(shared, |row| row.deleted = deleted)?;
+        failpoint("delete.row");
         shared.remove_live(cell);
         workspace.discard()?;
     }
     Ok(())
+}
+
+/// Makes a version that is whole what the branch is: in the store, in the books, and on this disk.
+async fn publish(
+    shared: &Arc<Shared>,
+    cell: &Arc<Cell>,
+    workspace: &Workspace,
+    version: &Version,
+    (head, etag): (Head, ETag),
+) -> Result<(Head, ETag), BranchError> {
+    failpoint("suspend.version");
+    let mut head = Head { version: version.id, owner: None, ..head };
+    // Should the answer be lost, the branch may be anybody's: then it is not woken from here
+    // before the head was read.
+    cell.set_claim(None);
+    let etag = match shared.volumes.move_head(&head, &etag).await {
+        // Perhaps by this server, whose own answer was lost.
+        Err(VolumeError::Fenced { .. }) => {
+            let now = reconcile(shared, cell).await?;
+            head = Head { version: version.id, owner: None, ..now.head };
+            shared.volumes.move_head(&head, &now.etag).await?
+        }
+        moved => moved?,
+    };
+    failpoint("suspend.head");
+    commit(shared, cell, version, |row| row.local = LocalData::None)?;
+    failpoint("suspend.row");
+    // Left behind, it would only take room until the next wake.
+    if let Err(error) = workspace.discard_data() {
+        warn!(branch = %cell.id, error = error.chain(), "clear the working directory");
+    }
+    failpoint("suspend.clear");
+    Ok((head, etag))
 }
 
 /// The head to move: as this server last moved it, or as the store has it.

@@ -16,6 +16,9 @@
 //!  Deleted <------------------ Saved --------------- Deleting
 //! ```
 //!
+//! `Snapshot` is a `Suspend` that makes a version even where nothing is unsaved, so it leads to
+//! `Suspending` from `Suspended` too. A `SaveFailed` with nothing local leads back to `Suspended`.
+//!
 //! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
 //! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
 //! from there, and saving is tried again.
@@ -59,6 +62,8 @@ pub enum Event {
     },
     /// `suspend`, or the server drains.
     Suspend,
+    /// `snapshot`: as `Suspend`, and a version is made whether or not anything is unsaved.
+    Snapshot,
     /// The idle rule says so. Only raised when it is quiet.
     IdleElapsed,
     /// The writes of this life are in the head version.
@@ -97,6 +102,8 @@ pub enum Effect {
     Watch,
     /// Drain, stop mongod if there is one, save; ends in `Saved` or `SaveFailed`.
     Save,
+    /// As `Save`, with a label and even where nothing is unsaved.
+    SaveSnapshot,
     /// As `Save`, and mark the head deleted.
     SaveAndDelete,
     /// Stop mongod at once, and make its writes a branch of their own; ends in `SaveFailed`.
@@ -141,6 +148,11 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Suspended, E::Suspend) => stay,
         (S::Waking | S::Suspending, E::Suspend) => Err(Busy(state)),
 
+        (S::Suspended | S::Running | S::Unsaved, E::Snapshot) => {
+            Ok((S::Suspending, Some(Effect::SaveSnapshot)))
+        }
+        (S::Waking | S::Suspending, E::Snapshot) => Err(Busy(state)),
+
         (S::Running, E::IdleElapsed) => Ok((S::Suspending, Some(Effect::Save))),
         // The timer's life is over: a suspend or a death was faster.
         (_, E::IdleElapsed) => stay,
@@ -172,7 +184,9 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Deleting, E::Undelete) => Err(Busy(state)),
         (_, E::Undelete) => Err(NotDeleted),
 
-        (S::Deleting | S::Deleted, E::Demand | E::Suspend) => Err(IllegalTransition::Deleted),
+        (S::Deleting | S::Deleted, E::Demand | E::Suspend | E::Snapshot) => {
+            Err(IllegalTransition::Deleted)
+        }
         (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed { .. }) => {
             Err(Stray(state, event))
         }
@@ -192,7 +206,7 @@ mod tests {
         State::Deleting,
         State::Deleted,
     ];
-    const EVENTS: [Event; 13] = [
+    const EVENTS: [Event; 14] = [
         Event::Demand,
         Event::WakeDone,
         Event::WakeFailed { local: Local::Nothing },
@@ -206,10 +220,11 @@ mod tests {
         Event::Died,
         Event::Delete,
         Event::Undelete,
+        Event::Snapshot,
     ];
 
     /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
-    /// g Suspending, l Suspending because it is lost, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    /// g Suspending, p the same for a snapshot, l the same because it is lost, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
     #[rustfmt::skip]
     const TABLE: [(State, &str); 7] = [
         //                   Demand
@@ -225,13 +240,14 @@ mod tests {
         //                   | | | | | | | | | | Died
         //                   | | | | | | | | | | | Delete
         //                   | | | | | | | | | | | | Undelete
-        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n"),
-        (State::Waking,     ". r S U b . ! ! ! . . b n"),
-        (State::Running,    ". ! ! ! g g ! ! ! l u d n"),
-        (State::Suspending, "b ! ! ! b . S S u . . b n"),
-        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n"),
-        (State::Deleting,   "x ! ! ! x . D S u . . b b"),
-        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S"),
+        //                   | | | | | | | | | | | | | Snapshot
+        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n p"),
+        (State::Waking,     ". r S U b . ! ! ! . . b n b"),
+        (State::Running,    ". ! ! ! g g ! ! ! l u d n p"),
+        (State::Suspending, "b ! ! ! b . S S u . . b n b"),
+        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n p"),
+        (State::Deleting,   "x ! ! ! x . D S u . . b b x"),
+        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S x"),
     ];
 
     fn letter(state: State, event: Event) -> char {
@@ -241,6 +257,7 @@ mod tests {
             Ok((State::Running, Some(Effect::Watch))) => 'r',
             Ok((State::Suspending, Some(Effect::Save))) => 'g',
             Ok((State::Suspending, Some(Effect::GiveUp))) => 'l',
+            Ok((State::Suspending, Some(Effect::SaveSnapshot))) => 'p',
             Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
             Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',
             Ok((State::Unsaved, None)) => 'U',
@@ -266,8 +283,9 @@ mod tests {
     #[test]
     fn a_state_with_unsaved_writes_never_becomes_suspended_but_by_saving() {
         for state in [State::Running, State::Unsaved, State::Suspending] {
-            let emptied = [Event::Saved, Event::SaveFailed { local: Local::Nothing }];
-            for event in EVENTS.into_iter().filter(|event| !emptied.contains(event)) {
+            // That nothing is local is only said where nothing is.
+            let saved = [Event::Saved, Event::SaveFailed { local: Local::Nothing }];
+            for event in EVENTS.into_iter().filter(|event| !saved.contains(event)) {
                 let to = next(state, event).map(|(to, _)| to);
                 assert_ne!(to, Ok(State::Suspended), "{state:?} x {event:?}");
                 assert_ne!(to, Ok(State::Deleted), "{state:?} x {event:?}");

@@ -20,7 +20,7 @@ pub(super) fn project(row: &ProjectRow) -> types::Project {
 }
 
 pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, BranchError> {
-    let now = cell.snapshot();
+    let now = cell.standing();
     let row = now.row;
     let head = shared.catalog.version(row.head)?;
     let origin = row.origin_branch.zip(row.origin_version).map(|(branch, version)| {
@@ -69,6 +69,7 @@ pub(super) fn version(row: &VersionRow) -> types::Version {
         parent: row.parent.map(|parent| parent.to_string()),
         cause: row.cause.clone(),
         label: row.label.clone(),
+        pinned: row.pinned,
         size_bytes: row.total_bytes,
         new_bytes: row.new_bytes,
         stored_bytes: row.stored_bytes,

@@ -12,6 +12,7 @@ use super::life::Life;
 use super::local::Workspace;
 use super::report::WakeReport;
 use super::shared::Shared;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
 use crate::compute::Instance;
@@ -26,6 +27,7 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
     let claim = claim(shared, cell).await?;
+    failpoint("resume.claim");
     let mut restored = begun.elapsed();
     let (instance, queue) = match cell.row().local {
         LocalData::Present { .. } => shared.start_in_turn(&workspace).await?,
@@ -55,11 +57,14 @@ async fn fresh(
     version: VersionId,
 ) -> Result<(Arc<dyn Instance>, Duration, Instant), BranchError> {
     restore(shared, workspace, version).await?;
+    failpoint("resume.restored");
     let restored = Instant::now();
     let (instance, queue) = start_fresh(shared, workspace).await?;
+    failpoint("resume.started");
     cell.update_row(shared, |row| {
         row.local = LocalData::Present { base: version, saving: None };
     })?;
+    failpoint("resume.row");
     Ok((instance, queue, restored))
 }
 

@@ -96,6 +96,8 @@ pub struct VersionRow {
     pub mongod_version: String,
     /// Its featureCompatibilityVersion.
     pub fcv: String,
+    /// Whether it is kept for good.
+    pub pinned: bool,
 }
 
 impl ProjectRow {
@@ -141,7 +143,7 @@ impl BranchRow {
 
 impl VersionRow {
     pub(super) const COLUMNS: &str = "id, branch, parent, created_ms, cause, label, total_bytes, \
-        new_bytes, stored_bytes, mongod_version, fcv";
+        new_bytes, stored_bytes, mongod_version, fcv, pinned";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -156,6 +158,7 @@ impl VersionRow {
             stored_bytes: row.get("stored_bytes")?,
             mongod_version: row.get("mongod_version")?,
             fcv: row.get("fcv")?,
+            pinned: row.get("pinned")?,
         })
     }
 }

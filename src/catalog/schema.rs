@@ -70,6 +70,10 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE branches ADD COLUMN port INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE branches ADD COLUMN socket INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- Kept for good; the store has the same in pins/.
+    ALTER TABLE versions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

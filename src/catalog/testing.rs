@@ -88,6 +88,7 @@ impl Bench {
             stored_bytes: 1_234,
             mongod_version: "6.0.5".into(),
             fcv: "6.0".into(),
+            pinned: false,
         }
     }
 }

@@ -32,6 +32,21 @@ impl Catalog {
             .map_err(CatalogError::failed("list versions"))
     }
 
+    /// Notes that a version is kept for good. One that is not there is fine.
+    pub fn pin_version(&self, id: VersionId) -> Result<(), CatalogError> {
+        self.mark("UPDATE versions SET pinned = 1 WHERE id = ?", id)
+    }
+
+    /// Notes that it is not.
+    pub fn unpin_version(&self, id: VersionId) -> Result<(), CatalogError> {
+        self.mark("UPDATE versions SET pinned = 0 WHERE id = ?", id)
+    }
+
+    fn mark(&self, sql: &str, id: VersionId) -> Result<(), CatalogError> {
+        let marked = self.lock().execute(sql, [id.to_string()]);
+        marked.map(drop).map_err(CatalogError::failed("mark a version"))
+    }
+
     /// The version that was made of what `key` names, for example an archive's digest.
     pub fn seed(&self, key: &str) -> Result<Option<VersionId>, CatalogError> {
         let sql = "SELECT v.* FROM seeds JOIN versions v ON v.id = seeds.version WHERE key = ?";
@@ -71,7 +86,7 @@ impl Catalog {
 /// Adds a version on an open transaction or alone.
 pub(super) fn insert(connection: &Connection, version: &VersionRow) -> Result<(), CatalogError> {
     let sql = format!(
-        "INSERT INTO versions ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+        "INSERT INTO versions ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (id) DO NOTHING",
         VersionRow::COLUMNS
     );
@@ -90,6 +105,7 @@ pub(super) fn insert(connection: &Connection, version: &VersionRow) -> Result<()
                 version.stored_bytes,
                 version.mongod_version,
                 version.fcv,
+                version.pinned,
             ],
         )
         .map(drop)
@@ -117,7 +133,14 @@ mod tests {
         catalog.insert_version(&second).unwrap();
         assert_eq!(catalog.version(second.id).unwrap(), Some(second.clone()));
         assert_eq!(catalog.version(VersionId::generate(bench.tick())).unwrap(), None);
-        assert_eq!(catalog.versions_of(branch).unwrap(), [first.clone(), second]);
+        assert_eq!(catalog.versions_of(branch).unwrap(), [first.clone(), second.clone()]);
+        for _ in 0..2 {
+            catalog.pin_version(second.id).unwrap();
+            let pinned = VersionRow { pinned: true, ..second.clone() };
+            assert_eq!(catalog.versions_of(branch).unwrap(), [first.clone(), pinned]);
+        }
+        catalog.unpin_version(second.id).unwrap();
+        assert_eq!(catalog.version(second.id).unwrap(), Some(second));
 
         let changed = VersionRow { cause: "other".into(), ..first.clone() };
         catalog.insert_version(&changed).unwrap();

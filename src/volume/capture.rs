@@ -13,6 +13,7 @@ use super::upload::Upload;
 use super::version::{Cause, MongodVersion, Root, Version};
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, VersionId};
 use crate::mount::{Tree, walk};
 use crate::store::StoreError;
@@ -62,6 +63,7 @@ impl Volumes {
         let mut upload = Upload::new(self.clone(), request.id);
         let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
         let uploaded = upload.finish().await?;
+        failpoint("suspend.packs");
         let version = Version {
             id: request.id,
             parent: request.parent,
@@ -73,6 +75,30 @@ impl Volumes {
             total_bytes: tree.bytes(),
             new_bytes: uploaded.new_bytes,
             stored_bytes: uploaded.stored_bytes,
+        };
+        self.write_root(&Root { version: version.clone(), tree, pages }).await?;
+        Ok(version)
+    }
+
+    /// Makes a version of the same content as `request.parent`, which must be given: nothing but the
+    /// version itself is written.
+    ///
+    /// # Errors
+    /// As [`Self::capture`]; [`VolumeError::NoVersion`] where the parent is gone.
+    pub async fn repeat(&self, request: Capture) -> Result<Version, VolumeError> {
+        let parent = request.parent.ok_or(VolumeError::NoVersion { version: request.id })?;
+        let Root { version, tree, pages } = self.root(parent).await?;
+        let version = Version {
+            id: request.id,
+            parent: request.parent,
+            branch: request.branch,
+            cause: request.cause,
+            label: request.label,
+            created: self.clock.now(),
+            mongod: request.mongod,
+            total_bytes: version.total_bytes,
+            new_bytes: 0,
+            stored_bytes: 0,
         };
         self.write_root(&Root { version: version.clone(), tree, pages }).await?;
         Ok(version)
@@ -149,4 +175,33 @@ fn moved_blocks(tree: &Tree, parent: &Index) -> HashMap<blake3::Hash, Reference>
     gone.flat_map(|(place, _)| parent.blocks(place))
         .map(|block| (block.reference.frame.hash, block.reference))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::testing::{request, volumes};
+
+    #[tokio::test]
+    async fn a_version_can_be_repeated_under_another_name_at_no_cost() {
+        let (volumes, store) = volumes();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), vec![7; 200_000]).unwrap();
+        let first = volumes.capture(directory.path(), request(None)).await.unwrap();
+        let before = store.count(["packs/", "pages/"]).await;
+        let label = Some("again".to_owned());
+        let again =
+            Capture { cause: Cause::Snapshot, label: label.clone(), ..request(Some(first.id)) };
+        let second = volumes.repeat(again.clone()).await.unwrap();
+        assert_eq!((second.parent, &second.label), (Some(first.id), &label));
+        assert_eq!((second.new_bytes, second.total_bytes), (0, first.total_bytes));
+        assert_eq!(store.count(["packs/", "pages/"]).await, before);
+        assert_eq!(volumes.version(second.id).await.unwrap(), second);
+        assert_eq!(volumes.check(second.id).await.unwrap(), volumes.check(first.id).await.unwrap());
+
+        let taken = volumes.repeat(again).await.unwrap_err();
+        assert!(matches!(taken, VolumeError::VersionExists { .. }), "{taken}");
+        let absent = volumes.repeat(request(Some(VersionId::from_bytes([9; 16])))).await;
+        assert!(matches!(absent, Err(VolumeError::NoVersion { .. })));
+    }
 }

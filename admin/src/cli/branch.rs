@@ -9,10 +9,11 @@ use super::output::{Answer, pairs, table};
 use super::session::{Done, Session};
 use super::{ProjectArg, human};
 use crate::client::Step;
-use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Version, Wake};
+use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Label, Wake};
 
 mod door;
 mod dump;
+mod version;
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum BranchCommand {
@@ -40,7 +41,14 @@ pub enum BranchCommand {
     Purge(Named),
     /// List a branch's versions, the oldest first
     ListVersions(Named),
-    /// Create a branch from what another one was at a time or in a version
+    /// Make a version of what a branch is now; one that runs is suspended for it, and woken by its
+    /// next command
+    Snapshot(version::Snapshot),
+    /// Keep a version for good
+    Pin(version::ById),
+    /// Let a pinned version go when its project's rules say so
+    Unpin(version::ById),
+    /// Create a branch from what another one was at a time, in a version or under a label
     TimeTravel(TimeTravel),
     /// Give a branch a port of its own, for tools that overwrite appName, and print its URI
     Port(door::Port),
@@ -63,7 +71,7 @@ pub struct Named {
 pub struct Create {
     /// The new branch's name: 1 to 63 of a-z, 0-9 and `-`
     name: String,
-    /// Start from another branch: BRANCH, BRANCH@VERSION or BRANCH@TIME (RFC 3339)
+    /// Start from another branch: BRANCH, BRANCH@VERSION, BRANCH@TIME (RFC 3339) or BRANCH@LABEL
     #[arg(long, value_name = "SOURCE", conflicts_with = "empty")]
     from: Option<BranchSource>,
     /// Start with nothing in it
@@ -99,6 +107,9 @@ struct AtArg {
     /// This version
     #[arg(long, value_name = "ID", value_parser = version_id)]
     version_id: Option<At>,
+    /// The version with this label
+    #[arg(long, value_name = "LABEL")]
+    label: Option<Label>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -119,6 +130,13 @@ fn version_id(text: &str) -> Result<At, String> {
     match text.parse() {
         Ok(At::Version(id)) => Ok(At::Version(id)),
         _ => Err("expected 26 letters and digits, as `argon branch list-versions` has".to_owned()),
+    }
+}
+
+impl AtArg {
+    fn at(&self) -> Option<At> {
+        let label = self.label.as_ref().map(|label| At::Label(label.to_string()));
+        self.timestamp.clone().or_else(|| self.version_id.clone()).or(label)
     }
 }
 
@@ -150,11 +168,10 @@ impl BranchCommand {
                 let begun = session.client.delete_branch(&project, &named.name)?;
                 Ok(done(&session.follow_branch(begun)?, "deleted"))
             }
-            Self::ListVersions(named) => {
-                let project = session.project(&named.project)?;
-                let versions = session.client.versions(&project, &named.name)?;
-                Ok(Answer::new(&versions, list_versions(&versions)))
-            }
+            Self::ListVersions(named) => version::list(session, named),
+            Self::Snapshot(snapshot) => snapshot.execute(session),
+            Self::Pin(version) => version.pin(session),
+            Self::Unpin(version) => version.unpin(session),
             Self::TimeTravel(travel) => travel.execute(session),
             Self::Port(port) => port.execute(session),
             Self::Socket(socket) => socket.execute(session),
@@ -176,8 +193,7 @@ impl Create {
 
 impl TimeTravel {
     fn execute(&self, session: &Session) -> Result<Answer, CliError> {
-        let at = self.at.timestamp.clone().or_else(|| self.at.version_id.clone());
-        let source = BranchSource::Branch { branch: self.from_branch.clone(), at };
+        let source = BranchSource::Branch { branch: self.from_branch.clone(), at: self.at.at() };
         create(session, &self.project, &self.name, source, &self.idle)
     }
 }
@@ -276,22 +292,4 @@ fn state(branch: &Branch) -> String {
 
 fn origin(branch: &Branch) -> Option<String> {
     branch.origin.as_ref().map(|origin| format!("{}@{}", origin.branch, origin.version))
-}
-
-/// The times are exact here: `time-travel --timestamp` takes them.
-fn list_versions(versions: &[Version]) -> String {
-    let row = |version: &Version| {
-        [
-            version.id.clone(),
-            version.created_at.clone(),
-            human::ago(&version.created_at),
-            version.cause.clone(),
-            human::size(version.size_bytes),
-            human::size(version.new_bytes),
-            human::size(version.stored_bytes),
-            version.label.clone().unwrap_or_default(),
-        ]
-    };
-    let heads = ["VERSION", "CREATED", "AGE", "CAUSE", "SIZE", "NEW", "STORED", "LABEL"];
-    table(heads, versions.iter().map(row).collect())
 }

@@ -34,18 +34,28 @@ fn command_lines_are_taken_or_refused() {
         (&format!("{create} --from dev"), true),
         (&format!("{create} --from dev@{ID} --idle-timeout 30s"), true),
         (&format!("{create} --from dev@2026-01-31T12:00:00Z"), true),
-        (&format!("{create} --from dev@noon"), false),
+        (&format!("{create} --from dev@before-noon"), true),
+        (&format!("{create} --from dev@2026-01-31"), false),
         (&format!("{create} --empty --idle-timeout never"), true),
         (&format!("{create} --empty --from dev"), false),
         (&format!("{create} --idle-timeout soon"), false),
         (travel, false),
         (&format!("{travel} --version-id {ID}"), true),
         (&format!("{travel} --timestamp 2026-01-31T12:00:00.000Z"), true),
+        (&format!("{travel} --label v1.2"), true),
+        (&format!("{travel} --label {ID}"), false),
+        (&format!("{travel} --label v1.2 --version-id {ID}"), false),
         (&format!("{travel} --timestamp {ID}"), false),
         (&format!("{travel} --version-id 2026-01-31T12:00:00Z"), false),
         (&format!("{travel} --version-id {ID} --timestamp 2026-01-31T12:00:00Z"), false),
         ("branch time-travel x --timestamp 2026-01-31T12:00:00Z", false),
         ("branch list-versions dev", true),
+        ("branch snapshot dev", true),
+        ("branch snapshot dev --label before-the-sale --project shop", true),
+        (&format!("branch snapshot dev --label {ID}"), false),
+        ("branch snapshot dev --label 2026-01-31T12:00:00Z", false),
+        (&format!("branch pin {ID}"), true),
+        ("branch unpin", false),
         ("branch dump dev --out -", true),
         ("branch dump dev", false),
         ("connect dev --server 127.0.0.1:1", true),
@@ -162,6 +172,7 @@ fn time_travel_names_the_version_or_the_time() {
     };
     for (at, expected) in [
         (format!("--version-id {ID}"), json!({"version": ID})),
+        ("--label v1.2".to_owned(), json!({"label": "v1.2"})),
         ("--timestamp 2026-01-31T12:00:00Z".to_owned(), json!({"time": "2026-01-31T12:00:00Z"})),
     ] {
         let (client, serving) = answering(vec![answer()]);
@@ -175,4 +186,38 @@ fn time_travel_names_the_version_or_the_time() {
             json!({"name": "x", "source": {"branch": {"branch": "dev", "at": expected}}})
         );
     }
+}
+
+fn version(label: Option<&str>) -> Value {
+    json!({
+        "id": "v2", "created_at": "long ago", "parent": "v1", "cause": "snapshot", "pinned": true,
+        "label": label, "size_bytes": 2048, "new_bytes": 0, "stored_bytes": 0,
+        "mongod_version": "6.0.5"
+    })
+}
+
+#[test]
+fn versions_are_made_kept_and_listed() {
+    for (line, request, text) in [
+        (
+            "snapshot dev --label sale --project shop",
+            "POST /v1/projects/shop/branches/dev/snapshot",
+            "made version v2 (sale) of branch shop/dev in 1.2 s\n",
+        ),
+        ("pin v2", "POST /v1/versions/v2/pin", "pinned version v2\n"),
+        ("unpin v2", "DELETE /v1/versions/v2/pin", "unpinned version v2\n"),
+    ] {
+        let answer = operation(json!({ "version": version(Some("sale")) }));
+        let (done, requests) = execute(&format!("branch {line}"), &[answer]);
+        assert_eq!(requests, [request]);
+        assert_eq!(done.unwrap().text(Format::Human), text);
+    }
+    let list = json!({ "items": [version(Some("sale")), version(None)] });
+    let (done, _) = execute("branch list-versions dev --project shop", &[list]);
+    assert_eq!(
+        done.unwrap().text(Format::Human),
+        "VERSION  CREATED   AGE       CAUSE     SIZE     NEW  STORED  PARENT  PIN     LABEL\n\
+         v2       long ago  long ago  snapshot  2.0 KiB  0 B  0 B     v1      pinned  sale\n\
+         v2       long ago  long ago  snapshot  2.0 KiB  0 B  0 B     v1      pinned\n"
+    );
 }

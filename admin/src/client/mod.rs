@@ -12,7 +12,7 @@ use std::io::Read;
 
 use crate::types::{
     Base, Branch, CreateBranch, CreateProject, Deleted, List, OpenPort, Operation, OperationStatus,
-    Project, Status, Version,
+    Project, Status, TakeSnapshot, Version,
 };
 use address::segment;
 use http::Http;
@@ -150,6 +150,26 @@ impl Client {
     pub fn versions(&self, project: &str, branch: &str) -> Result<Vec<Version>, ClientError> {
         let path = format!("{}/versions", branch_path(project, branch));
         self.http.get::<List<_>>(&path).map(|list| list.items)
+    }
+
+    /// Begins to make a version of what a branch is now.
+    pub fn snapshot(
+        &self,
+        project: &str,
+        branch: &str,
+        snapshot: &TakeSnapshot,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/snapshot", branch_path(project, branch)), snapshot)
+    }
+
+    /// Begins to pin a version.
+    pub fn pin(&self, version: &str) -> Result<Operation, ClientError> {
+        self.http.post_empty(&format!("/v1/versions/{}/pin", segment(version)))
+    }
+
+    /// Begins to unpin a version.
+    pub fn unpin(&self, version: &str) -> Result<Operation, ClientError> {
+        self.http.delete(&format!("/v1/versions/{}/pin", segment(version)))
     }
 
     /// An archive of a branch, as it arrives; a cut connection is an error of the reader.

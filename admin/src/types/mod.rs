@@ -9,6 +9,7 @@
 
 mod branch;
 mod idle_timeout;
+mod label;
 mod operation;
 mod problem;
 mod project;
@@ -23,12 +24,13 @@ pub use branch::{
     Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, Wake, connection_uri,
 };
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
+pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
 pub use project::{Base, CreateProject, Project};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, Status};
-pub use version::Version;
+pub use version::{TakeSnapshot, Version};
 
 /// A list, in an object so that it can grow fields of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

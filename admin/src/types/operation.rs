@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Base, Branch, Problem, Project};
+use super::{Base, Branch, Problem, Project, Version};
 
 /// A piece of long work. It goes on whether or not anybody follows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,7 +14,7 @@ pub struct Operation {
     pub id: String,
     /// What is done.
     pub kind: OperationKind,
-    /// What it is done to: `PROJECT`, `PROJECT/BRANCH` or `base`.
+    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id or `base`.
     pub subject: String,
     /// How it stands.
     pub status: OperationStatus,
@@ -58,6 +58,12 @@ pub enum OperationKind {
     OpenDoor,
     /// Take one away.
     CloseDoor,
+    /// Make a version of a branch on request.
+    SnapshotBranch,
+    /// Keep a version for good.
+    PinVersion,
+    /// Let it go when its time comes.
+    UnpinVersion,
     /// Set the archive that new projects start from.
     SetBase,
 }
@@ -82,6 +88,8 @@ pub enum OperationResult {
     Project(Project),
     /// The branch as it is now.
     Branch(Box<Branch>),
+    /// The version as it is now.
+    Version(Version),
     /// The base as it is now.
     Base(Base),
 }
@@ -100,6 +108,9 @@ impl OperationKind {
             Self::PurgeBranch => "purge branch",
             Self::OpenDoor => "open door",
             Self::CloseDoor => "close door",
+            Self::SnapshotBranch => "snapshot branch",
+            Self::PinVersion => "pin version",
+            Self::UnpinVersion => "unpin version",
             Self::SetBase => "set base",
         }
     }
@@ -139,6 +150,9 @@ mod tests {
             PurgeBranch,
             OpenDoor,
             CloseDoor,
+            SnapshotBranch,
+            PinVersion,
+            UnpinVersion,
             SetBase,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str().replace(' ', "_"));

@@ -9,8 +9,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
-/// What a new branch starts from. As text: `BRANCH`, `BRANCH@VERSION` or `BRANCH@TIME` is a
-/// [`BranchSource::Branch`]; the other two have no text form.
+use super::label::{Label, is_id};
+
+/// What a new branch starts from. As text: `BRANCH`, `BRANCH@VERSION`, `BRANCH@TIME` or
+/// `BRANCH@LABEL` is a [`BranchSource::Branch`]; the other two have no text form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum BranchSource {
@@ -30,7 +32,8 @@ pub enum BranchSource {
     },
 }
 
-/// One version of a branch, by name or by time.
+/// One version of a branch, by id, by time or by label. Their texts differ: a label begins with a
+/// letter and is not 26 letters and digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum At {
@@ -38,24 +41,23 @@ pub enum At {
     Version(String),
     /// The newest version that is not younger than this time (RFC 3339).
     Time(String),
+    /// The version that somebody called this.
+    Label(String),
 }
 
 /// Why a text names no source of a branch.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidSource {
     /// Nothing stands before the `@`, or nothing at all.
-    #[error("`{0}` names no branch: expected BRANCH, BRANCH@VERSION or BRANCH@TIME")]
+    #[error("`{0}` names no branch: expected BRANCH, BRANCH@VERSION, BRANCH@TIME or BRANCH@LABEL")]
     NoBranch(String),
-    /// What stands after the `@` is neither an id nor a time.
+    /// What stands after the `@` is neither an id nor a time nor a label.
     #[error(
         "`{0}` is neither a version (26 letters and digits) nor a time (RFC 3339, for example \
-         2026-01-31T12:00:00.000Z)"
+         2026-01-31T12:00:00.000Z) nor a label (a letter first)"
     )]
     NoVersion(String),
 }
-
-/// A version id is a ULID in text.
-const VERSION_ID_CHARACTERS: usize = 26;
 
 impl FromStr for BranchSource {
     type Err = InvalidSource;
@@ -76,12 +78,12 @@ impl FromStr for At {
     type Err = InvalidSource;
 
     fn from_str(text: &str) -> Result<Self, InvalidSource> {
-        let is_id = text.len() == VERSION_ID_CHARACTERS
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        if is_id {
+        if is_id(text) {
             Ok(Self::Version(text.to_ascii_lowercase()))
         } else if OffsetDateTime::parse(text, &Rfc3339).is_ok() {
             Ok(Self::Time(text.to_owned()))
+        } else if text.parse::<Label>().is_ok() {
+            Ok(Self::Label(text.to_owned()))
         } else {
             Err(InvalidSource::NoVersion(text.to_owned()))
         }
@@ -91,7 +93,7 @@ impl FromStr for At {
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Version(text) | Self::Time(text) => f.write_str(text),
+            Self::Version(text) | Self::Time(text) | Self::Label(text) => f.write_str(text),
         }
     }
 }
@@ -122,7 +124,8 @@ mod tests {
             version in "[0-9a-z]{26}",
             time in "20[0-9]{2}-0[1-9]-[012][1-8]T[01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z",
         ) {
-            for at in [None, Some(At::Version(version.clone())), Some(At::Time(time.clone()))] {
+            let label = At::Label("v1.2".into());
+            for at in [None, Some(At::Version(version.clone())), Some(At::Time(time.clone())), Some(label)] {
                 let source = BranchSource::Branch { branch: branch.clone(), at };
                 assert_eq!(source.to_string().parse::<BranchSource>().unwrap(), source);
             }
@@ -149,6 +152,8 @@ mod tests {
                 "dev@2026-01-31T12:00:00+01:00".to_owned(),
                 Some(At::Time("2026-01-31T12:00:00+01:00".into())),
             ),
+            ("dev@before-the-sale".to_owned(), Some(At::Label("before-the-sale".into()))),
+            ("dev@yesterday".to_owned(), Some(At::Label("yesterday".into()))),
         ] {
             let source: BranchSource = text.parse().unwrap();
             assert_eq!(source, BranchSource::Branch { branch: "dev".into(), at });
@@ -159,7 +164,7 @@ mod tests {
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["", "@", "@x", "dev@", "dev@yesterday", "dev@2026-01-31", "dev@a@b"] {
+        for text in ["", "@", "@x", "dev@", "dev@1", "dev@2026-01-31", "dev@a@b"] {
             assert!(text.parse::<BranchSource>().is_err(), "{text}");
         }
     }
@@ -170,6 +175,10 @@ mod tests {
             (BranchSource::Base, serde_json::json!("base")),
             (BranchSource::Empty, serde_json::json!("empty")),
             ("dev".parse().unwrap(), serde_json::json!({"branch": {"branch": "dev"}})),
+            (
+                "dev@v1".parse().unwrap(),
+                serde_json::json!({"branch": {"branch": "dev", "at": {"label": "v1"}}}),
+            ),
             (
                 format!("dev@{ID}").parse().unwrap(),
                 serde_json::json!({"branch": {"branch": "dev", "at": {"version": ID}}}),
