@@ -274,6 +274,19 @@ impl Server {
         Ok(())
     }
 
+    /// The same, with a variable set in its environment for this one life.
+    pub fn start_again_with(&mut self, name: &str, value: &str) -> Result<()> {
+        self.setup.variables.push((name.to_owned(), value.to_owned()));
+        let started = self.start_again();
+        self.setup.variables.pop();
+        started
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn until_ended(&mut self) -> Result<ExitStatus> {
+        eventually("the server ends", || Ok(self.child.try_wait()?))
+    }
+
     /// Replaces it by another process on the same address and data. Gives how the old one ended.
     pub fn replace(&mut self) -> Result<ExitStatus> {
         let (child, _, admin) = self.setup.launch(&self.listen, &["--take-over"])?;

@@ -307,7 +307,7 @@ async fn a_disk_that_is_full_while_suspending_loses_nothing() -> Result<()> {
     assert!(failure.stderr.contains("No space left on device"), "{}", failure.stderr);
     assert!(failure.stderr.lines().any(|line| line.starts_with("hint: ")), "{}", failure.stderr);
     let state = server.show("dev")?.state;
-    assert!([BranchState::Running, BranchState::Unsaved].contains(&state), "{state}");
+    assert!([BranchState::Running, BranchState::Saving].contains(&state), "{state}");
     drop(filler);
 
     assert_eq!(changes(&client).await?, ["acknowledged"]);

@@ -53,6 +53,7 @@ impl Server {
             oplog_mb: 64,
             clients_max: 100,
             garbage: Default::default(),
+            writers: crate::branch::Writers::One,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         let settings = Settings {

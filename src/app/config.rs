@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use argon_admin::types::IdleTimeout;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::client_limits::client_limits;
 use super::garbage::garbage;
 use super::settings::{Flags, Values, read_file};
-use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT};
+use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT, LEASE_TTL};
 use crate::store::Key;
 
 /// Everything that `argon serve` can be told, checked.
@@ -23,6 +24,10 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The server's own files and its store.
     pub data_dir: PathBuf,
+    /// The store, where it is another directory than the one in the data directory.
+    pub store_dir: Option<PathBuf>,
+    /// How long this server's lease on its branches lasts after a renewal.
+    pub lease_ttl: Duration,
     /// The idle time-out of branches that have none of their own.
     pub idle_timeout: IdleTimeout,
     /// What clients may take.
@@ -177,6 +182,7 @@ pub fn resolve(
         None => Ok(default),
     };
     let data_dir = layers.pick("data_dir", "ARGON_DATA_DIR", |values| &values.data_dir);
+    let store_dir = layers.pick("store_dir", "ARGON_STORE_DIR", |values| &values.store_dir);
     let mongod = layers.pick("mongod", "ARGON_MONGOD", |values| &values.mongod);
     let base_archive =
         layers.pick("base_archive", "ARGON_BASE_SNAPSHOT_S3_PATH", |values| &values.base_archive);
@@ -195,6 +201,8 @@ pub fn resolve(
             .map(|given| given.value.into())
             .or(data_folder)
             .ok_or(ConfigError::NoDataFolder)?,
+        store_dir: store_dir.map(|given| given.value.into()),
+        lease_ttl: lease_ttl(&layers)?,
         idle_timeout: idle_timeout(&layers)?,
         limits: client_limits(&layers)?,
         garbage: garbage(&layers)?,
@@ -211,6 +219,18 @@ pub fn resolve(
         ready: if flags.ready_json { Ready::Json } else { Ready::Text },
         start: if flags.take_over { Start::TakeOver } else { Start::Alone },
     })
+}
+
+/// Not below a second: a lease is renewed four times while it lasts.
+fn lease_ttl(layers: &Layers<'_>) -> Result<Duration, ConfigError> {
+    let enough = |text: &str| {
+        let time = text.parse::<IdleTimeout>().ok()?.duration()?;
+        (time >= Duration::from_secs(1)).then_some(time)
+    };
+    match layers.pick("lease_ttl", "ARGON_LEASE_TTL", |values| &values.lease_ttl) {
+        Some(given) => given.parse(enough, "a time of at least 1s, as in 10m"),
+        None => Ok(LEASE_TTL),
+    }
 }
 
 /// The first Argon's variables come after the one of this Argon: they say the same less exactly.
@@ -336,6 +356,8 @@ mod tests {
             listen: "127.0.0.1:27017".parse().unwrap(),
             admin_listen: "127.0.0.1:27080".parse().unwrap(),
             data_dir: "/platform/argon".into(),
+            store_dir: None,
+            lease_ttl: Duration::from_secs(600),
             idle_timeout: "5m".parse().unwrap(),
             mongod: None,
             base_archive: "base/dump.archive".parse().unwrap(),
@@ -354,7 +376,7 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         type Show = fn(Config) -> String;
-        let rows: [(&str, &str, [&str; 3], Show); 14] = [
+        let rows: [(&str, &str, [&str; 3], Show); 16] = [
             ("max_connections", "ARGON_MAX_CONNECTIONS", ["1", "2", "3"], |config| {
                 config.limits.connections.to_string()
             }),
@@ -390,6 +412,12 @@ mod tests {
             ),
             ("data_dir", "ARGON_DATA_DIR", ["/a", "/b", "/c"], |config| {
                 config.data_dir.display().to_string()
+            }),
+            ("store_dir", "ARGON_STORE_DIR", ["/a", "/b", "/c"], |config| {
+                config.store_dir.unwrap().display().to_string()
+            }),
+            ("lease_ttl", "ARGON_LEASE_TTL", ["1s", "2s", "3s"], |config| {
+                format!("{:?}", config.lease_ttl)
             }),
             ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
                 config.idle_timeout.to_string()
@@ -438,7 +466,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 15] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 16] = [
             (&["--max-connections", "0"], &[], "", "--max-connections is `0`: expected a number"),
             (&[], &[("ARGON_HELLO_WAIT", "never")], "", "expected a time, as in 30s"),
             (&[], &[], "first_message_bytes = \"65537\"", "bytes, 1024 to 65536"),
@@ -448,6 +476,7 @@ mod tests {
             (&[], &[("ARGON_ADMIN_LISTEN", "x")], "", "ARGON_ADMIN_LISTEN is `x`: expected IP"),
             (&[], &[], "listen = \"x\"", "`listen` in the configuration file is `x`"),
             (&["--idle-timeout", "5"], &[], "", "--idle-timeout is `5`: expected a time"),
+            (&["--lease-ttl", "500ms"], &[], "", "a time of at least 1s, as in 10m"),
             (&[], &[("ARGON_AUTO_SUSPEND_ENABLED", "no")], "", "expected true or false"),
             (&[], &[("DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES", "0")], "", "at least 1"),
             (&["--log", "argon=loud"], &[], "", "--log is `argon=loud`: expected a log filter"),

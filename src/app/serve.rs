@@ -1,7 +1,7 @@
 //! Builds the server from its rooms, runs it, and stops it so that nothing is lost.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::descriptors;
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::Metrics;
-use crate::branch::{BranchError, Branches, Parts, Settings};
+use crate::branch::{BranchError, Branches, Parts, Settings, Writers};
 use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
@@ -193,7 +193,7 @@ async fn open(
     let path = data_dir.path();
     let parts = Parts {
         catalog: Catalog::open(&path.join("catalog.sqlite"))?,
-        store: Arc::new(LocalStore::open(path.join("store"))?),
+        store: Arc::new(LocalStore::open(store_dir(config, path))?),
         compute: Arc::new(ProcessCompute::new(mongod).await?),
         clock,
         metrics,
@@ -208,8 +208,13 @@ async fn open(
         oplog_mb: OPLOG_MB,
         clients_max: config.limits.branch_connections,
         garbage: config.garbage,
+        writers: Writers::Several { lease_ttl: config.lease_ttl },
     };
     Ok(Branches::open(parts, settings).await?)
+}
+
+fn store_dir(config: &Config, data_dir: &Path) -> PathBuf {
+    config.store_dir.clone().unwrap_or_else(|| data_dir.join("store"))
 }
 
 /// The start-up lines: where everything is.

@@ -44,6 +44,16 @@ pub struct Values {
     /// Linux ~/.local/share/argon] [env: ARGON_DATA_DIR] [file: data_dir]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Folder of the store, which several servers may share, each with a data folder of its own
+    /// [default: `store` in the data folder] [env: ARGON_STORE_DIR] [file: store_dir]
+    #[arg(long, value_name = "DIR")]
+    pub store_dir: Option<String>,
+    /// How long this server's branches stay its own when it can no longer say that it lives. Other
+    /// servers wait that long before they take them over; a server that cannot reach the store for
+    /// nine tenths of it answers no commands until it can [default: 10m] [env: ARGON_LEASE_TTL]
+    /// [file: lease_ttl]
+    #[arg(long, value_name = "TIME")]
+    pub lease_ttl: Option<String>,
     /// Suspend a branch after this time without work, or `never`; branches may have their own
     /// [default: 5m] [env: ARGON_IDLE_TIMEOUT] [file: idle_timeout]
     #[arg(long, value_name = "TIME")]
@@ -152,6 +162,8 @@ mod tests {
             &format!("[default: {}] [env: ARGON_LISTEN] [file: listen]", defaults.listen),
             &format!("[default: {}] [env: ARGON_ADMIN_LISTEN]", defaults.admin_listen),
             "[env: ARGON_DATA_DIR] [file: data_dir]",
+            "[env: ARGON_STORE_DIR] [file: store_dir]",
+            "[default: 10m] [env: ARGON_LEASE_TTL] [file: lease_ttl]",
             &format!("[default: {}] [env: ARGON_IDLE_TIMEOUT]", defaults.idle_timeout),
             &format!("[default: {}] [env: ARGON_MAX_CONNECTIONS]", defaults.limits.connections),
             &format!(

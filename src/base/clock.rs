@@ -56,6 +56,17 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// Time since this machine booted, the time that it slept included: what leases are measured by.
+/// Neither a sleep nor somebody who sets the clock makes it stand still or go back.
+pub fn uptime() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes one timespec to the place that it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    // Both are never negative for this clock, and the call cannot fail for a clock that every
+    // Linux since 2.6.39 has.
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
 /// Where a room gets the time from.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// The present moment.

@@ -30,7 +30,7 @@ macro_rules! id {
                 Self(Ulid::from_parts(now.unix_ms(), random_u128()))
             }
 
-            /// The moment in it.
+            /// When it was made, as far as its maker's clock knew.
             pub fn made(self) -> Timestamp {
                 Timestamp::from_unix_ms(self.0.timestamp_ms())
             }
@@ -144,6 +144,7 @@ mod tests {
         let early = VersionId::generate(Timestamp::from_unix_ms(1_000));
         let late = VersionId::generate(Timestamp::from_unix_ms(2_000));
         assert!(early < late && early.to_string() < late.to_string());
+        assert_eq!(early.made(), Timestamp::from_unix_ms(1_000));
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(early.to_string().to_uppercase().parse(), Ok(early));
         assert_eq!(VersionId::from_bytes(early.to_bytes()), early);

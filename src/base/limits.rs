@@ -41,6 +41,13 @@ pub const WAKE_BACKOFF_CAP: Duration = Duration::from_secs(10);
 /// How many mongods may be starting at once: a start is half a second of pure computing.
 pub const STARTS_AT_ONCE: usize = 4;
 
+/// How long a server's lease on its branches lasts after its last renewal. Longer than a store is
+/// usually away, as a running branch stops answering when the lease ends.
+pub const LEASE_TTL: Duration = Duration::from_secs(10 * 60);
+
+/// How often it is renewed while a branch is awake, where that is less than a quarter of it.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
+
 /// The first and the longest wait before a branch with unsaved writes is saved again.
 pub const SAVE_BACKOFF_FIRST: Duration = Duration::from_secs(5);
 /// See [`SAVE_BACKOFF_FIRST`].

@@ -8,6 +8,7 @@
 pub mod backoff;
 pub mod blocking;
 pub mod clock;
+pub mod failpoint;
 pub mod gauge;
 pub mod idle;
 pub mod ids;

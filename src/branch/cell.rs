@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon_admin::types::Label;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::claim::Claim;
 use super::lease::{Lease, Use};
 use super::life::Life;
 use super::parked::{Parking, Waiter};
@@ -17,9 +18,10 @@ use super::report::WakeReport;
 use super::save::{Purpose, Snapshot};
 use super::shared::Shared;
 use super::state::{Effect, Event, IllegalTransition, Local, State, next};
-use super::{BranchError, history, save, wake, watch as watching};
+use super::{BranchError, history, rescue, save, wake, watch as watching};
 use crate::base::backoff::Backoff;
-use crate::base::gauge::{Counted, Gauge};
+use crate::base::clock::Timestamp;
+use crate::base::gauge::Gauge;
 use crate::base::ids::{BranchId, VersionId};
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
@@ -46,7 +48,7 @@ pub(super) struct Cell {
     /// Client connections that are routed here, for people to see.
     pub(super) clients: AtomicUsize,
     /// Those of them that have used it.
-    users: Gauge,
+    pub(super) users: Gauge,
     parking: Parking,
     inner: Mutex<Inner>,
 }
@@ -56,6 +58,8 @@ struct Inner {
     row: BranchRow,
     /// While `Running`, and until its mongod is stopped.
     life: Option<Arc<Life>>,
+    /// The head as this server last moved it for itself; kept until it is given back.
+    claim: Option<Claim>,
     /// While a transition runs: where its outcome is announced.
     transition: Option<watch::Sender<Outcome>>,
     failure: Option<Failure>,
@@ -63,6 +67,8 @@ struct Inner {
     last_wake: Option<Arc<WakeReport>>,
     /// Saves that failed in a row.
     failed_saves: u32,
+    /// Since when there are writes that no version has, and no mongod that they belong to.
+    unsaved_since: Option<Timestamp>,
     /// What the snapshot that is about to begin is to be.
     snapshot: Option<Snapshot>,
 }
@@ -80,6 +86,7 @@ pub(super) struct Standing {
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
     pub(super) last_wake: Option<Arc<WakeReport>>,
+    pub(super) unsaved_since: Option<Timestamp>,
 }
 
 /// What a command finds.
@@ -106,6 +113,11 @@ impl Cell {
             (None, LocalData::Present { .. }) => State::Unsaved,
             (None, LocalData::None) => State::Suspended,
         };
+        // Of what was unsaved when an earlier server ended, only the last try to save it is known.
+        let unsaved_since = match row.local {
+            LocalData::Present { saving, .. } => saving.map(VersionId::made),
+            LocalData::None => None,
+        };
         Arc::new(Self {
             id: row.id,
             name: row.name.clone(),
@@ -117,10 +129,12 @@ impl Cell {
                 state,
                 row,
                 life: None,
+                claim: None,
                 transition: None,
                 failure: None,
                 last_wake: None,
                 failed_saves: 0,
+                unsaved_since,
                 snapshot: None,
             }),
         })
@@ -130,7 +144,8 @@ impl Cell {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
         let last_wake = inner.last_wake.clone();
-        Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake }
+        let unsaved_since = inner.unsaved_since;
+        Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
     }
 
     pub(super) fn state(&self) -> State {
@@ -148,6 +163,19 @@ impl Cell {
 
     pub(super) fn life(&self) -> Option<Arc<Life>> {
         self.lock().life.clone()
+    }
+
+    pub(super) fn claim(&self) -> Option<Claim> {
+        self.lock().claim.clone()
+    }
+
+    pub(super) fn set_claim(&self, claim: Option<Claim>) {
+        self.lock().claim = claim;
+    }
+
+    /// Whether the store's head may name this server because of it.
+    pub(super) fn needs_lease(&self) -> bool {
+        !matches!(self.lock().state, State::Suspended | State::Deleted)
     }
 
     /// Changes the row, on disk first.
@@ -184,6 +212,9 @@ impl Cell {
     ) -> Result<Attach, BranchError> {
         let mut inner = self.lock();
         if let Some(life) = inner.running() {
+            if !life.is_current() {
+                return Err(BranchError::Lapsed { branch: self.name.clone() });
+            }
             return Ok(Attach::Lease(Lease::begin(life.clone(), use_)));
         }
         if shared.closing.is_cancelled() {
@@ -299,7 +330,18 @@ impl Cell {
         life.finish();
         inner.life = None;
         inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
+        inner.unsaved_since.get_or_insert(shared.clock.now());
         self.fire_or_report(shared, &mut inner, Event::Died);
+    }
+
+    /// Another server has the branch: nothing more is said of it, its mongod ends now.
+    pub(super) fn lost(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>) {
+        let mut inner = self.lock();
+        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
+        if current && inner.state == State::Running {
+            life.finish();
+            self.fire_or_report(shared, &mut inner, Event::Lost);
+        }
     }
 
     /// The end of a wake.
@@ -316,6 +358,7 @@ impl Cell {
                 inner.life = Some(Arc::new(life));
                 inner.failure = None;
                 inner.row.error = None;
+                inner.unsaved_since = None;
                 (Event::WakeDone, Ok(()))
             }
             Err(source) => {
@@ -327,12 +370,11 @@ impl Cell {
                     inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
                 let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
                 inner.failure = Some(Failure { error: error.clone(), count, retry_at });
-                inner.row.error = Some(error.chain());
-                let local = match inner.row.local {
-                    LocalData::None => Local::Nothing,
-                    LocalData::Present { .. } => Local::Unsaved,
-                };
-                (Event::WakeFailed { local }, Err(error))
+                // That it was lost says more than that it is still elsewhere.
+                if inner.row.error.is_none() || !error.is_elsewhere() {
+                    inner.row.error = Some(error.chain());
+                }
+                (Event::WakeFailed { local: inner.local() }, Err(error))
             }
         };
         self.conclude(shared, &mut inner, event, outcome);
@@ -348,22 +390,31 @@ impl Cell {
             Ok(()) => {
                 shared.metrics.suspend(metrics::Outcome::Done);
                 inner.row.error = None;
-                inner.failed_saves = 0;
+                inner.nothing_unsaved();
                 (Event::Saved, Ok(()))
             }
             Err(source) => {
                 shared.metrics.suspend(metrics::Outcome::Failed);
-                let (branch, source) = (self.name.clone(), Arc::new(source));
-                let (local, error) = match inner.row.local {
-                    LocalData::None => (Local::Nothing, BranchError::Head { branch, source }),
-                    LocalData::Present { .. } => {
+                let (branch, local) = (self.name.clone(), inner.local());
+                let error = match (local, source) {
+                    (_, lost @ BranchError::Lost { .. }) => lost,
+                    (Local::Nothing, source) => {
+                        BranchError::Head { branch, source: Arc::new(source) }
+                    }
+                    (Local::Unsaved, source) => {
                         let kept = shared.layout.branch(self.id).db();
-                        (Local::Unsaved, BranchError::Save { branch, kept, source })
+                        BranchError::Save { branch, kept, source: Arc::new(source) }
                     }
                 };
                 error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
                 inner.row.error = Some(error.chain());
-                inner.failed_saves = inner.failed_saves.saturating_add(1);
+                match local {
+                    Local::Nothing => inner.nothing_unsaved(),
+                    Local::Unsaved => {
+                        inner.failed_saves = inner.failed_saves.saturating_add(1);
+                        inner.unsaved_since.get_or_insert(shared.clock.now());
+                    }
+                }
                 (Event::SaveFailed { local }, Err(error))
             }
         };
@@ -418,6 +469,14 @@ impl Cell {
                     tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
                 }
             }
+            Some(Effect::GiveUp) => {
+                inner.transition = Some(watch::Sender::new(None));
+                let tasks = shared.tasks.clone();
+                tasks.spawn(async move {
+                    let result = rescue::give_up(&shared, &cell).await;
+                    cell.saved(&shared, result);
+                });
+            }
             Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
                 let purpose = match (effect, inner.snapshot.take()) {
                     (Effect::SaveAndDelete, _) => Purpose::Delete,
@@ -468,6 +527,19 @@ pub(super) enum Asked {
 }
 
 impl Inner {
+    fn nothing_unsaved(&mut self) {
+        self.failed_saves = 0;
+        self.unsaved_since = None;
+        self.claim = None;
+    }
+
+    fn local(&self) -> Local {
+        match self.row.local {
+            LocalData::None => Local::Nothing,
+            LocalData::Present { .. } => Local::Unsaved,
+        }
+    }
+
     fn running(&self) -> Option<&Arc<Life>> {
         self.life.as_ref().filter(|_| self.state == State::Running)
     }
@@ -493,42 +565,5 @@ pub(super) async fn ended(mut outcome: watch::Receiver<Outcome>) -> Result<(), B
 impl fmt::Debug for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Cell({}/{} {})", self.project, self.name, self.id)
-    }
-}
-
-/// Counts a client connection for as long as it lives.
-#[derive(Debug)]
-pub(super) struct ClientCount {
-    cell: Arc<Cell>,
-    /// Taken with its first command.
-    place: OnceLock<Counted>,
-}
-
-impl ClientCount {
-    pub(super) fn new(cell: Arc<Cell>) -> Self {
-        cell.clients.fetch_add(1, Ordering::Relaxed);
-        Self { cell, place: OnceLock::new() }
-    }
-
-    /// Takes one of the branch's places, unless this connection has one. A refused connection may
-    /// try again with its next command.
-    pub(super) fn take_place(&self, shared: &Shared) -> Result<(), BranchError> {
-        if self.place.get().is_some() {
-            return Ok(());
-        }
-        let max = shared.settings.clients_max;
-        let Some(place) = self.cell.users.try_enter(max) else {
-            shared.metrics.turned_away(metrics::TurnedAway::BranchFull);
-            return Err(BranchError::TooManyClients { branch: self.cell.name.clone(), max });
-        };
-        // A second place, taken at the same time, is given back by this drop.
-        drop(self.place.set(place));
-        Ok(())
-    }
-}
-
-impl Drop for ClientCount {
-    fn drop(&mut self) {
-        self.cell.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }

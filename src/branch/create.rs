@@ -9,6 +9,7 @@ use super::cell::Cell;
 use super::shared::Shared;
 use super::state::Event;
 use super::{BranchError, history, seed};
+use crate::base::failpoint::failpoint;
 use crate::base::idle;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::name::Name;
@@ -59,7 +60,9 @@ pub(super) async fn create(
     };
     // The head first: a branch without a head could not be woken, a head that no catalog knows is
     // only garbage.
+    let _naming = shared.news.naming.read().await;
     shared.volumes.create_head(&head(&row, &project)).await?;
+    failpoint("create.head");
     if let Err(error) = shared.catalog.insert_branch(&row) {
         shared.volumes.delete_head(row.id).await?;
         return Err(match error {
@@ -67,6 +70,7 @@ pub(super) async fn create(
             other => other.into(),
         });
     }
+    failpoint("create.row");
     let cell = Cell::new(row, project.name);
     shared.add_live(&cell);
     info!(branch = %cell.id, name = %cell.name, project = %cell.project, version = %start.version,

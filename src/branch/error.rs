@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::state::IllegalTransition;
 use crate::archive::ArchiveError;
 use crate::base::clock::InvalidTimestamp;
-use crate::base::ids::{InvalidId, VersionId};
+use crate::base::ids::{InvalidId, ServerId, VersionId};
 use crate::base::name::{InvalidName, Name};
 use crate::catalog::CatalogError;
 use crate::compute::ComputeError;
@@ -72,8 +72,16 @@ pub enum BranchError {
     Save { branch: Name, kept: PathBuf, source: Arc<BranchError> },
     #[error("change branch `{branch}` in the store: it is as it was")]
     Head { branch: Name, source: Arc<BranchError> },
-    #[error("recover branch `{branch}`: {reason}")]
-    Conflict { branch: Name, reason: &'static str },
+    #[error("branch `{branch}` is held by server {owner}{}", at(address.as_deref()))]
+    Elsewhere { branch: Name, owner: ServerId, address: Option<String>, left: Duration },
+    #[error(
+        "branch `{branch}` was lost to {winner}: what it had not saved is in branch `{rescued}`"
+    )]
+    Lost { branch: Name, winner: String, rescued: Name },
+    #[error("branch `{branch}` cannot be answered for: this server's lease has ended")]
+    Lapsed { branch: Name },
+    #[error("another process at {address} has this server's id")]
+    SameServer { address: String },
     #[error("this volume was written by MongoDB {volume}, and this server runs {server}")]
     MongodVersion { volume: String, server: String },
     #[error("branch `{branch}` has {max} connections that use it, as many as it may")]
@@ -138,7 +146,10 @@ impl BranchError {
             Self::Crowded { .. } => ("too_many_waiting", 503),
             Self::Wake { .. } => ("wake_failed", 503),
             Self::Save { .. } | Self::Head { .. } => ("save_failed", 503),
-            Self::Conflict { .. } => ("recovery_conflict", 409),
+            Self::Elsewhere { .. } => ("branch_elsewhere", 503),
+            Self::Lost { .. } => ("branch_lost", 503),
+            Self::Lapsed { .. } => ("lease_ended", 503),
+            Self::SameServer { .. } => ("same_server", 409),
             Self::MongodVersion { .. } => ("mongod_version", 409),
             Self::TooManyClients { .. } => ("too_many_clients", 503),
             Self::Listen { .. } => ("listen_failed", 409),
@@ -172,13 +183,22 @@ impl BranchError {
         self.class().status
     }
 
+    /// Whether all that is wrong is that another server has the branch.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Wake { source, .. } => source.is_elsewhere(),
+            Self::Elsewhere { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Wake { source, .. } | Self::Save { source, .. } | Self::Head { source, .. } => {
                 source.retryable()
             }
-            Self::Conflict { .. } | Self::MongodVersion { .. } => false,
+            Self::MongodVersion { .. } => false,
             Self::Volume { source } if source.is_damage() => false,
             other => other.http_status() >= 500,
         }
@@ -225,8 +245,21 @@ impl BranchError {
             Self::MongodVersion { volume, .. } => {
                 format!("run the server with a mongod {volume} (ARGON_MONGOD)")
             }
-            Self::Conflict { branch, .. } => {
-                format!("create a new branch from one of `argon branch list-versions {branch}`")
+            Self::Elsewhere { branch, left, .. } => format!(
+                "connect there, or `argon branch suspend {branch}` there; if that server is gone, \
+                 this one takes over when it has seen no sign of it for {} s more",
+                left.as_secs() + 1
+            ),
+            Self::Lost { branch, rescued, .. } => format!(
+                "compare `{rescued}` with `{branch}`, and delete it when you have what you need"
+            ),
+            Self::Lapsed { .. } => {
+                "try again: it goes on by itself when the store can be reached".into()
+            }
+            Self::SameServer { .. } => {
+                "a data directory belongs to one server: stop one, and give it a directory of its \
+                 own"
+                .into()
             }
             Self::TooManyClients { .. } => {
                 "close connections (is a client made for every request?), or raise \
@@ -284,6 +317,10 @@ impl BranchError {
         }
         text
     }
+}
+
+fn at(address: Option<&str>) -> String {
+    address.map_or_else(String::new, |address| format!(" at {address}"))
 }
 
 macro_rules! wrap {

@@ -7,7 +7,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::BranchError;
-use super::cell::{Attach, Cell, ClientCount, Patience, ended};
+use super::cell::{Attach, Cell, Patience, ended};
+use super::clients::ClientCount;
 use super::life::Life;
 use super::parked::Waiter;
 use super::shared::Shared;
@@ -22,6 +23,17 @@ pub enum Use {
     Work,
     /// It is answered, but does not keep the branch awake.
     Probe,
+}
+
+/// Whether a reply of a branch's mongod may be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Yes.
+    Good,
+    /// It may, but its mongod is being stopped, or died.
+    Over,
+    /// No: this server's lease on the branch has ended, and another may be writing it.
+    Lapsed,
 }
 
 /// A branch that a client is routed to. Holding one neither wakes it nor keeps it awake.
@@ -83,7 +95,7 @@ impl BranchHandle {
             })?;
             match ended {
                 // A suspend that was in the way failed: the branch can be woken from what is left.
-                Ok(()) | Err(BranchError::Save { .. }) => {}
+                Ok(()) | Err(BranchError::Save { .. } | BranchError::Lost { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -106,7 +118,7 @@ impl Lease {
 
     /// The branch.
     pub fn branch(&self) -> BranchId {
-        self.life.head.branch
+        self.life.branch
     }
 
     /// Which life of the branch this is; a connection made in another one is of no use.
@@ -135,9 +147,15 @@ impl Lease {
         &self.life.ended
     }
 
-    /// Whether that happened; cheap enough to ask with every reply.
-    pub fn is_over(&self) -> bool {
-        self.life.is_over()
+    /// Whether a reply may be passed on right now; cheap enough to ask with every one.
+    pub fn standing(&self) -> Standing {
+        if !self.life.is_current() {
+            Standing::Lapsed
+        } else if self.life.is_over() {
+            Standing::Over
+        } else {
+            Standing::Good
+        }
     }
 }
 

@@ -9,21 +9,22 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::claim::Claim;
 use super::lease::Use;
 use super::report::WakeReport;
-use crate::base::ids::Epoch;
+use super::server_lease::ServerLease;
+use crate::base::ids::{BranchId, Epoch};
 use crate::compute::Instance;
-use crate::store::ETag;
-use crate::volume::Head;
 
 /// A running branch, and what happens on it.
 #[derive(Debug)]
 pub(super) struct Life {
+    pub(super) branch: BranchId,
     pub(super) epoch: Epoch,
     pub(super) instance: Arc<dyn Instance>,
-    /// The head as this life claimed it, and what it must still be when it is moved.
-    pub(super) head: Head,
-    pub(super) etag: ETag,
+    lease: Arc<ServerLease>,
+    /// In which term of the lease its head was last claimed.
+    term: AtomicU64,
     /// How long its wake took.
     pub(super) report: Arc<WakeReport>,
     /// Cancelled when its mongod is about to be stopped, or died; ends its watch, and whatever else
@@ -40,15 +41,16 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new(
         instance: Arc<dyn Instance>,
-        head: Head,
-        etag: ETag,
+        lease: Arc<ServerLease>,
+        claim: &Claim,
         report: WakeReport,
     ) -> Self {
         Self {
-            epoch: head.epoch,
+            branch: claim.head.branch,
+            epoch: claim.head.epoch,
             instance,
-            head,
-            etag,
+            lease,
+            term: claim.term.into(),
             report: Arc::new(report),
             ended: CancellationToken::new(),
             over: AtomicBool::new(false),
@@ -61,6 +63,20 @@ impl Life {
 
     pub(super) fn socket(&self) -> &Path {
         self.instance.socket()
+    }
+
+    /// Whether what its mongod says may be passed on: this server is the branch's only writer now.
+    pub(super) fn is_current(&self) -> bool {
+        self.lease.covers(self.term())
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// Its head was claimed anew.
+    pub(super) fn reclaimed(&self, term: u64) {
+        self.term.store(term, Ordering::Release);
     }
 
     /// A command's connection to mongod stands.

@@ -15,8 +15,9 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, retention, seed, view};
+use super::{BranchError, base, create, doors, history, news, retention, seed, server_lease, view};
 use crate::archive;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::metrics::Observed;
@@ -45,8 +46,10 @@ impl Branches {
         let layout = Layout::new(&settings.data_dir, server)?;
         let shared = Shared::new(parts, settings, layout, server)?;
         shared.volumes.prepare().await?;
+        news::look(&shared).await;
         seed::empty(&shared).await?;
         doors::open_all(&shared);
+        tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
         let branches = Self { shared };
@@ -89,6 +92,8 @@ impl Branches {
 
     /// All projects, by name.
     pub fn projects(&self) -> Vec<types::Project> {
+        // Those of other servers are in the next list.
+        news::look_soon(&self.shared);
         self.shared.projects().iter().map(view::project).collect()
     }
 
@@ -121,7 +126,10 @@ impl Branches {
     pub fn default_project(&self) -> Result<Name, BranchError> {
         let mut projects = self.shared.projects();
         match projects.len() {
-            0 => Err(BranchError::NoProject),
+            0 => {
+                news::look_soon(&self.shared);
+                Err(BranchError::NoProject)
+            }
             1 => Ok(projects.remove(0).name),
             _ => {
                 let names: Vec<_> = projects.iter().map(|row| row.name.to_string()).collect();
@@ -150,7 +158,11 @@ impl Branches {
     pub fn list(&self, project: &str, deleted: Deleted) -> Result<Vec<types::Branch>, BranchError> {
         let project: Name = project.parse()?;
         let cells = match deleted {
-            Deleted::Without => self.shared.live_branches(&project)?,
+            Deleted::Without => {
+                // Those of other servers are in the next list.
+                news::look_soon(&self.shared);
+                self.shared.live_branches(&project)?
+            }
             Deleted::Only => {
                 let row = self.shared.project(&project)?;
                 let mut rows = self.shared.catalog.branches(row.id, Deleted::Only)?;
@@ -257,7 +269,7 @@ impl Branches {
                     return Ok(lease);
                 }
                 Attach::Wait(outcome) => match ended(outcome).await {
-                    Ok(()) | Err(BranchError::Save { .. }) => {}
+                    Ok(()) | Err(BranchError::Save { .. } | BranchError::Lost { .. }) => {}
                     Err(error) => return Err(error),
                 },
             }
@@ -293,6 +305,7 @@ impl Branches {
         }
         let (head, etag) = self.shared.volumes.head(cell.id).await?;
         self.shared.volumes.move_head(&Head { deleted: None, ..head }, &etag).await?;
+        failpoint("undelete.head");
         cell.update_row(&self.shared, |row| row.deleted = None)?;
         cell.settle(&self.shared, Event::Undelete).await?;
         self.shared.add_live(&cell);
@@ -315,7 +328,9 @@ impl Branches {
     /// The caller keeps those away who would bring it back.
     pub(super) async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
         self.shared.volumes.delete_head(id).await?;
+        failpoint("purge.head");
         self.shared.catalog.purge_branch(id)?;
+        failpoint("purge.row");
         self.shared.cells.remove(&id);
         self.shared.layout.branch(id).discard()
     }
@@ -391,7 +406,8 @@ impl Branches {
             Some(project) => project.clone(),
             None => self.default_project()?,
         };
-        let cell = self.shared.live(&project, branch)?;
+        let found = self.shared.live(&project, branch);
+        let cell = found.inspect_err(|_| news::look_soon(&self.shared))?;
         Ok(BranchHandle::new(self.shared.clone(), cell))
     }
 
@@ -414,7 +430,7 @@ impl Branches {
             (BranchState::Waking.as_str(), counts.waking),
             (BranchState::Running.as_str(), counts.running),
             (BranchState::Suspending.as_str(), counts.suspending),
-            (BranchState::Unsaved.as_str(), counts.unsaved),
+            (BranchState::Saving.as_str(), counts.saving),
             (BranchState::Deleted.as_str(), counts.deleted),
         ];
         Observed { parked, branches }
@@ -439,6 +455,7 @@ impl Branches {
         let failed = save_all(&self.shared).await;
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.lease.over.cancel();
         failed
     }
 
@@ -447,7 +464,8 @@ impl Branches {
     }
 
     pub(super) fn live(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
-        self.shared.live(&project.parse()?, &branch.parse()?)
+        let found = self.shared.live(&project.parse()?, &branch.parse()?);
+        found.inspect_err(|_| news::look_soon(&self.shared))
     }
 
     fn deleted(&self, project: &str, branch: &str) -> Result<Arc<Cell>, BranchError> {
@@ -488,6 +506,8 @@ async fn save_all(shared: &Arc<Shared>) -> Vec<BranchError> {
         match cell.settle(shared, Event::Suspend).await {
             // Somebody deletes it just now: that saves it too.
             Ok(()) | Err(BranchError::Deleted { .. }) => None,
+            // What was unsaved of it is safe in a branch of its own.
+            Err(BranchError::Lost { .. }) => None,
             Err(error) => {
                 warn!(branch = %cell.id, name = %cell.name, error = error.chain(), "not saved");
                 Some(error)

@@ -8,6 +8,8 @@
 
 mod base;
 mod cell;
+mod claim;
+mod clients;
 mod create;
 mod doors;
 mod error;
@@ -17,12 +19,15 @@ mod lease;
 mod life;
 mod local;
 mod manage;
+mod news;
 mod parked;
 mod reconcile;
 mod report;
 mod retention;
+mod rescue;
 mod save;
 mod seed;
+mod server_lease;
 mod shared;
 mod state;
 #[cfg(test)]
@@ -33,8 +38,9 @@ mod watch;
 
 pub use doors::{Door, DoorListener};
 pub use error::BranchError;
-pub use lease::{BranchHandle, Lease, Use};
+pub use lease::{BranchHandle, Lease, Standing, Use};
 pub use manage::Branches;
+pub use server_lease::Writers;
 pub use shared::{Parts, Settings};
 
 pub use crate::catalog::Deleted;

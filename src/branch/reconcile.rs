@@ -1,48 +1,69 @@
 //! The store's head and this server's books, brought together.
 //!
 //! The head in the store is the truth about versions. The catalog follows it, and may lag behind
-//! by what a crash, or an answer that was lost, kept from it.
+//! by what a crash, an answer that was lost, or another server kept from it.
 
 use std::sync::Arc;
 
 use super::BranchError;
 use super::cell::Cell;
+use super::claim::Claim;
+use super::rescue::rescue;
 use super::shared::Shared;
+use crate::base::ids::{ServerId, VersionId};
 use crate::catalog::{BranchRow, LocalData, VersionRow};
-use crate::store::ETag;
 use crate::volume::{Head, Version};
 
 /// Reads the head, and brings the row up to it. Afterwards the row's `head` is the head's version,
-/// and a working directory's `base` too.
+/// and a working directory's `base` too; the head may be moved by this server.
+///
+/// # Errors
+/// Another server has the branch, and is not known to be dead. The writes of a working directory
+/// that another server did not know of are brought to safety first, which is an error too.
 pub(super) async fn reconcile(
     shared: &Arc<Shared>,
     cell: &Arc<Cell>,
-) -> Result<(Head, ETag), BranchError> {
+) -> Result<Claim, BranchError> {
+    // Before the head is read: what is claimed now is worth nothing in a later term.
+    let term = shared.lease.hold(&shared.volumes).await?;
     let (head, etag) = shared.volumes.head(cell.id).await?;
-    if head.owner.is_some_and(|owner| owner != shared.server) {
-        let reason = "another server owns it";
-        return Err(BranchError::Conflict { branch: cell.name.clone(), reason });
-    }
     let row = cell.row();
-    let local = match row.local {
-        LocalData::Present { base, .. } if base == head.version => row.local,
-        // The move of the head was done, and the answer to it lost: what the directory held then
-        // is saved, what came since is not.
-        LocalData::Present { saving, .. } if saving == Some(head.version) => {
-            LocalData::Present { base: head.version, saving: None }
-        }
-        LocalData::Present { .. } => {
-            let reason = "its head was moved by somebody else while it had unsaved writes here";
-            return Err(BranchError::Conflict { branch: cell.name.clone(), reason });
-        }
-        LocalData::None => LocalData::None,
+    let Some(local) = standing(&row, head.version, head.owner, shared.server) else {
+        return Err(rescue(shared, cell, &head).await);
     };
-    if row.head != head.version {
+    if let Some(owner) = head.owner
+        && owner != shared.server
+    {
+        shared.lease.outlive(&shared.volumes, owner, &cell.name).await?;
+    }
+    if row.head != head.version || row.epoch < head.epoch || row.local != local {
         let version = shared.volumes.version(head.version).await?;
-        commit(shared, cell, &version, |row| row.local = local)?;
+        commit(shared, cell, &version, |row| {
+            row.local = local;
+            row.epoch = row.epoch.max(head.epoch);
+        })?;
     }
     // Whether a branch is deleted is decided here; a mark that a crash left behind is not renewed.
-    Ok((Head { deleted: row.deleted, ..head }, etag))
+    Ok(Claim { head: Head { deleted: row.deleted, ..head }, etag, term })
+}
+
+/// What the working directory is to a head: `None` where somebody else may have written on it since.
+fn standing(
+    row: &BranchRow,
+    version: VersionId,
+    owner: Option<ServerId>,
+    server: ServerId,
+) -> Option<LocalData> {
+    let LocalData::Present { base, saving } = row.local else { return Some(LocalData::None) };
+    if owner.is_some_and(|owner| owner != server) {
+        return None;
+    }
+    if base == version {
+        return Some(row.local);
+    }
+    // The move of the head was done, and the answer to it lost: what the directory held then is
+    // saved, what came since is not.
+    (saving == Some(version)).then_some(LocalData::Present { base: version, saving: None })
 }
 
 /// Enters a version that became the head, and the branch's row with it, in one transaction.

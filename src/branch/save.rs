@@ -8,15 +8,17 @@ use tracing::{info, warn};
 
 use super::BranchError;
 use super::cell::Cell;
+use super::claim::Claim;
 use super::local::Workspace;
 use super::reconcile::{commit, reconcile};
 use super::shared::Shared;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::base::limits::DRAIN_WAIT;
 use crate::catalog::LocalData;
 use crate::compute;
 use crate::store::ETag;
-use crate::volume::{Capture, Cause, Head, MongodVersion};
+use crate::volume::{Capture, Cause, Head, MongodVersion, Version, VolumeError};
 
 /// What a save is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +53,14 @@ pub(super) async fn save(
 ) -> Result<(), BranchError> {
     let workspace = shared.layout.branch(cell.id);
     let begun = tokio::time::Instant::now();
-    let (mut head, mut etag, mongod) = stop(shared, cell, &workspace).await?;
+    let mongod = stop(shared, cell, &workspace).await?;
     let stopped = begun.elapsed();
+    failpoint("suspend.stopped");
+    let Claim { mut head, mut etag, .. } = writable(shared, cell).await?;
+    let mongod = match mongod {
+        Some(mongod) => mongod,
+        None => shared.volumes.version(head.version).await?.mongod,
+    };
     let (id, cause, label) = match &purpose {
         Purpose::Snapshot(Snapshot { id, label }) => (*id, Cause::Snapshot, label.as_ref()),
         Purpose::Suspend => (VersionId::generate(shared.clock.now()), Cause::Suspend, None),
@@ -79,13 +87,7 @@ pub(super) async fn save(
         (LocalData::None, _) => None,
     };
     if let Some(version) = version {
-        head = Head { version: id, owner: None, ..head };
-        etag = shared.volumes.move_head(&head, &etag).await?;
-        commit(shared, cell, &version, |row| row.local = LocalData::None)?;
-        // Left behind, it would only take room until the next wake.
-        if let Err(error) = workspace.discard_data() {
-            warn!(branch = %cell.id, error = error.chain(), "clear the working directory");
-        }
+        (head, etag) = publish(shared, cell, &workspace, &version, (head, etag)).await?;
         info!(branch = %cell.id, name = %cell.name, version = %id,
               stop_ms = stopped.as_millis() as u64,
               save_ms = (begun.elapsed() - stopped).as_millis() as u64,
@@ -95,20 +97,63 @@ pub(super) async fn save(
         let deleted = Some(shared.clock.now());
         let head = Head { owner: None, deleted, ..head };
         shared.volumes.move_head(&head, &etag).await?;
+        failpoint("delete.head");
         cell.update_row(shared, |row| row.deleted = deleted)?;
+        failpoint("delete.row");
         shared.remove_live(cell);
         workspace.discard()?;
     }
     Ok(())
 }
 
-/// Sees to it that no mongod runs, and that the last one on the working directory ended cleanly, so
-/// that a version never needs recovery and is known to start. Returns the head to move.
+/// Makes a version that is whole what the branch is: in the store, in the books, and on this disk.
+async fn publish(
+    shared: &Arc<Shared>,
+    cell: &Arc<Cell>,
+    workspace: &Workspace,
+    version: &Version,
+    (head, etag): (Head, ETag),
+) -> Result<(Head, ETag), BranchError> {
+    failpoint("suspend.version");
+    let mut head = Head { version: version.id, owner: None, ..head };
+    // Should the answer be lost, the branch may be anybody's: then it is not woken from here
+    // before the head was read.
+    cell.set_claim(None);
+    let etag = match shared.volumes.move_head(&head, &etag).await {
+        // Perhaps by this server, whose own answer was lost.
+        Err(VolumeError::Fenced { .. }) => {
+            let now = reconcile(shared, cell).await?;
+            head = Head { version: version.id, owner: None, ..now.head };
+            shared.volumes.move_head(&head, &now.etag).await?
+        }
+        moved => moved?,
+    };
+    failpoint("suspend.head");
+    commit(shared, cell, version, |row| row.local = LocalData::None)?;
+    failpoint("suspend.row");
+    // Left behind, it would only take room until the next wake.
+    if let Err(error) = workspace.discard_data() {
+        warn!(branch = %cell.id, error = error.chain(), "clear the working directory");
+    }
+    failpoint("suspend.clear");
+    Ok((head, etag))
+}
+
+/// The head to move: as this server last moved it, or as the store has it.
+async fn writable(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Claim, BranchError> {
+    match cell.claim() {
+        Some(claim) => Ok(claim),
+        None => reconcile(shared, cell).await,
+    }
+}
+
+/// Sees to it that no mongod runs, and that the last one on the working directory ended cleanly.
+/// Returns what is known of the mongod that ran.
 async fn stop(
     shared: &Arc<Shared>,
     cell: &Arc<Cell>,
     workspace: &Workspace,
-) -> Result<(Head, ETag, MongodVersion), BranchError> {
+) -> Result<Option<MongodVersion>, BranchError> {
     let mut found = None;
     if let Some(life) = cell.life() {
         if timeout(DRAIN_WAIT, life.until_quiet()).await.is_err() {
@@ -120,21 +165,25 @@ async fn stop(
         if !exit.is_clean() {
             warn!(branch = %cell.id, name = %cell.name, "mongod did not stop cleanly: {exit}");
         }
-        found = Some((life.head.clone(), life.etag.clone(), facts(shared, &life.instance)));
+        found = Some(facts(shared, &life.instance));
     }
+    make_clean(shared, cell, workspace).await?;
+    Ok(found)
+}
+
+/// Starts and stops a mongod on a working directory whose last one did not end cleanly, so that a
+/// version never needs recovery and is known to start.
+pub(super) async fn make_clean(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+) -> Result<(), BranchError> {
     if cell.row().local != LocalData::None && !compute::was_stopped_cleanly(&workspace.db()) {
         info!(branch = %cell.id, name = %cell.name, "recovering the working directory");
         let instance = shared.start(workspace).await?;
         instance.stop().await;
     }
-    match found {
-        Some(found) => Ok(found),
-        None => {
-            let (head, etag) = reconcile(shared, cell).await?;
-            let mongod = shared.volumes.version(head.version).await?.mongod;
-            Ok((head, etag, mongod))
-        }
-    }
+    Ok(())
 }
 
 /// What a version records of the mongod that wrote it.

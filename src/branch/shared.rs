@@ -17,6 +17,8 @@ use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
+use super::news::News;
+use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
@@ -49,6 +51,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// How garbage is collected.
     pub garbage: Garbage,
+    /// Who writes to the store.
+    pub writers: Writers,
 }
 
 /// The rooms below, as one server uses them.
@@ -77,6 +81,8 @@ pub(super) struct Shared {
     pub(super) doors: Doors,
     pub(super) layout: Layout,
     pub(super) server: ServerId,
+    pub(super) lease: Arc<ServerLease>,
+    pub(super) news: News,
     /// What runs on behalf of branches; the server's end waits for it.
     pub(super) tasks: TaskTracker,
     /// No branch is woken any more.
@@ -123,7 +129,11 @@ impl Shared {
             }
             cells.insert(cell.id, cell);
         }
+        let session = ServerId::generate(clock.now());
+        let lease = ServerLease::new(server, session, settings.address.clone(), settings.writers);
         Ok(Arc::new(Self {
+            lease: Arc::new(lease),
+            news: News::default(),
             volumes: Volumes::new(store.clone(), clock.clone()),
             settings,
             catalog,

@@ -10,7 +10,7 @@
 //!     |  |                    |  ^   ^                    | Suspending
 //!     |  |            Suspend |  |   '--- SaveFailed -----|--'  |
 //!     |  |                    '--|-> Suspending           |     | Saved
-//!     |  '-----------------------|------------------------|-----'
+//!     |  '-----------------------|------------------------|-----' (or nothing is left to save)
 //!     |                          '---- SaveFailed ----.   | Delete (also from Suspended, Unsaved)
 //!     | Undelete                                      |   v
 //!  Deleted <------------------ Saved --------------- Deleting
@@ -22,6 +22,10 @@
 //! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
 //! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
 //! from there, and saving is tried again.
+//!
+//! A `Running` branch that is `Lost` to another server is `Suspending` until its writes are safe in
+//! a branch of their own; then nothing of it is here, which looks like a save that failed with
+//! nothing left.
 
 use thiserror::Error;
 
@@ -64,11 +68,14 @@ pub enum Event {
     IdleElapsed,
     /// The writes of this life are in the head version.
     Saved,
-    /// They are not, and still in the working directory, if there was one.
+    /// They are not; `local` tells whether they are still in the working directory, or there is
+    /// none any more, or never was.
     SaveFailed {
         /// What the working directory holds.
         local: Local,
     },
+    /// Another server has taken the branch over.
+    Lost,
     /// mongod ended by itself.
     Died,
     /// `delete`.
@@ -99,6 +106,8 @@ pub enum Effect {
     SaveSnapshot,
     /// As `Save`, and mark the head deleted.
     SaveAndDelete,
+    /// Stop mongod at once, and make its writes a branch of their own; ends in `SaveFailed`.
+    GiveUp,
     /// Save after a pause, unless a command wakes the branch first.
     RetryLater,
 }
@@ -157,6 +166,10 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
             Ok((S::Suspended, None))
         }
 
+        (S::Running, E::Lost) => Ok((S::Suspending, Some(Effect::GiveUp))),
+        // Whatever is under way finds it out when it comes to the head.
+        (_, E::Lost) => stay,
+
         (S::Running, E::Died) => Ok((S::Unsaved, Some(Effect::RetryLater))),
         // Whoever stops mongod sees its end too; the watch on it has nothing to add.
         (_, E::Died) => stay,
@@ -193,7 +206,7 @@ mod tests {
         State::Deleting,
         State::Deleted,
     ];
-    const EVENTS: [Event; 13] = [
+    const EVENTS: [Event; 14] = [
         Event::Demand,
         Event::WakeDone,
         Event::WakeFailed { local: Local::Nothing },
@@ -201,16 +214,17 @@ mod tests {
         Event::Suspend,
         Event::IdleElapsed,
         Event::Saved,
+        Event::SaveFailed { local: Local::Nothing },
         Event::SaveFailed { local: Local::Unsaved },
+        Event::Lost,
         Event::Died,
         Event::Delete,
         Event::Undelete,
         Event::Snapshot,
-        Event::SaveFailed { local: Local::Nothing },
     ];
 
     /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
-    /// g Suspending, p the same for a snapshot, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    /// g Suspending, p the same for a snapshot, l the same because it is lost, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
     #[rustfmt::skip]
     const TABLE: [(State, &str); 7] = [
         //                   Demand
@@ -220,19 +234,20 @@ mod tests {
         //                   | | | | Suspend
         //                   | | | | | IdleElapsed
         //                   | | | | | | Saved
-        //                   | | | | | | | SaveFailed
-        //                   | | | | | | | | Died
-        //                   | | | | | | | | | Delete
-        //                   | | | | | | | | | | Undelete
-        //                   | | | | | | | | | | | Snapshot
-        //                   | | | | | | | | | | | | SaveFailed, nothing local
-        (State::Suspended,  "w ! ! ! . . ! ! . d n p !"),
-        (State::Waking,     ". r S U b . ! ! . b n b !"),
-        (State::Running,    ". ! ! ! g g ! ! u d n p !"),
-        (State::Suspending, "b ! ! ! b . S u . b n b S"),
-        (State::Unsaved,    "w ! ! ! g . ! ! . d n p !"),
-        (State::Deleting,   "x ! ! ! x . D u . b b x S"),
-        (State::Deleted,    "x ! ! ! x . ! ! . . S x !"),
+        //                   | | | | | | | Failed, nothing left
+        //                   | | | | | | | | Failed, unsaved
+        //                   | | | | | | | | | Lost
+        //                   | | | | | | | | | | Died
+        //                   | | | | | | | | | | | Delete
+        //                   | | | | | | | | | | | | Undelete
+        //                   | | | | | | | | | | | | | Snapshot
+        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n p"),
+        (State::Waking,     ". r S U b . ! ! ! . . b n b"),
+        (State::Running,    ". ! ! ! g g ! ! ! l u d n p"),
+        (State::Suspending, "b ! ! ! b . S S u . . b n b"),
+        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n p"),
+        (State::Deleting,   "x ! ! ! x . D S u . . b b x"),
+        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S x"),
     ];
 
     fn letter(state: State, event: Event) -> char {
@@ -241,6 +256,7 @@ mod tests {
             Ok((State::Waking, Some(Effect::Wake))) => 'w',
             Ok((State::Running, Some(Effect::Watch))) => 'r',
             Ok((State::Suspending, Some(Effect::Save))) => 'g',
+            Ok((State::Suspending, Some(Effect::GiveUp))) => 'l',
             Ok((State::Suspending, Some(Effect::SaveSnapshot))) => 'p',
             Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
             Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',

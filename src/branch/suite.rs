@@ -8,7 +8,7 @@ use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeou
 use bson::{Bson, doc};
 
 use super::state::State;
-use super::{BranchError, BranchHandle, Branches, Deleted, Parts, Settings, Use};
+use super::{BranchError, BranchHandle, Branches, Deleted, Parts, Settings, Use, Writers};
 use crate::base::clock::SystemClock;
 use crate::catalog::Catalog;
 use crate::compute::ProcessCompute;
@@ -40,6 +40,7 @@ async fn open(data_dir: &Path) -> Branches {
         oplog_mb: 16,
         clients_max: 100,
         garbage: Default::default(),
+        writers: Writers::Several { lease_ttl: Duration::from_secs(60) },
     };
     Branches::open(parts, settings).await.unwrap()
 }

@@ -49,13 +49,18 @@ pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, Bran
         id: row.id.to_string(),
         project: cell.project.to_string(),
         name: row.name.to_string(),
-        state: state(now.state),
+        state: match now.unsaved_since {
+            // Every try of many looks like a suspend.
+            Some(_) if now.state == State::Suspending => BranchState::Saving,
+            _ => state(now.state),
+        },
         head_version: row.head.to_string(),
         origin,
         idle_timeout: shared.idle_timeout(&row),
         epoch: row.epoch.0,
         created_at: row.created.to_string(),
         deleted_at: row.deleted.map(|deleted| deleted.to_string()),
+        saving_since: now.unsaved_since.map(|since| since.to_string()),
         error: row.error,
         uri: types::connection_uri(
             &shared.settings.address,
@@ -93,7 +98,7 @@ pub(super) fn state(state: State) -> BranchState {
         State::Waking => BranchState::Waking,
         State::Running => BranchState::Running,
         State::Suspending | State::Deleting => BranchState::Suspending,
-        State::Unsaved => BranchState::Unsaved,
+        State::Unsaved => BranchState::Saving,
         State::Deleted => BranchState::Deleted,
     }
 }
@@ -106,7 +111,7 @@ pub(super) fn counts(states: impl Iterator<Item = State>) -> types::BranchCounts
             BranchState::Waking => &mut counts.waking,
             BranchState::Running => &mut counts.running,
             BranchState::Suspending => &mut counts.suspending,
-            BranchState::Unsaved => &mut counts.unsaved,
+            BranchState::Saving => &mut counts.saving,
             BranchState::Deleted => &mut counts.deleted,
         } += 1;
     }

@@ -7,15 +7,15 @@ use tokio::time::Instant;
 
 use super::BranchError;
 use super::cell::Cell;
+use super::claim::{claim, release};
 use super::life::Life;
 use super::local::Workspace;
-use super::reconcile::reconcile;
 use super::report::WakeReport;
 use super::shared::Shared;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
 use crate::compute::Instance;
-use crate::volume::Head;
 
 /// Claims the branch's next life, brings its volume here unless its working directory is here
 /// already, and starts a mongod on it.
@@ -26,35 +26,46 @@ use crate::volume::Head;
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
     let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
-    let (head, etag) = reconcile(shared, cell).await?;
-    let head = Head { epoch: head.epoch.next(), owner: Some(shared.server), ..head };
-    let etag = shared.volumes.move_head(&head, &etag).await?;
-    let local = LocalData::Present { base: head.version, saving: None };
-    let row = cell.update_row(shared, |row| {
-        row.epoch = head.epoch;
-        if row.local != LocalData::None {
-            row.local = local;
-        }
-    })?;
+    let claim = claim(shared, cell).await?;
+    failpoint("resume.claim");
     let mut restored = begun.elapsed();
-    let (instance, queue) = match row.local {
+    let (instance, queue) = match cell.row().local {
         LocalData::Present { .. } => shared.start_in_turn(&workspace).await?,
-        LocalData::None => {
-            restore(shared, &workspace, head.version).await?;
-            restored = begun.elapsed();
-            match start_fresh(shared, &workspace).await {
-                Ok(started) => started,
-                Err(error) => {
-                    // It never served: nothing is lost, and it takes no room.
-                    workspace.discard_data()?;
-                    return Err(error);
-                }
+        LocalData::None => match fresh(shared, cell, &workspace, claim.head.version).await {
+            Ok((instance, queue, done)) => {
+                restored = done - begun;
+                (instance, queue)
             }
-        }
+            Err(error) => {
+                // It never served: nothing is lost, and it takes no room.
+                workspace.discard_data()?;
+                release(shared, cell).await;
+                return Err(error);
+            }
+        },
     };
-    cell.update_row(shared, |row| row.local = local)?;
-    let report = WakeReport::new(shared, &head, queue, restored, instance.start_phases());
-    Ok(Life::new(instance, head, etag, report))
+    let report = WakeReport::new(shared, &claim.head, queue, restored, instance.start_phases());
+    Ok(Life::new(instance, shared.lease.clone(), &claim, report))
+}
+
+/// Brings a version here and starts a mongod on it. Gives that, how long its turn was waited for,
+/// and when the version was here.
+async fn fresh(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    version: VersionId,
+) -> Result<(Arc<dyn Instance>, Duration, Instant), BranchError> {
+    restore(shared, workspace, version).await?;
+    failpoint("resume.restored");
+    let restored = Instant::now();
+    let (instance, queue) = start_fresh(shared, workspace).await?;
+    failpoint("resume.started");
+    cell.update_row(shared, |row| {
+        row.local = LocalData::Present { base: version, saving: None };
+    })?;
+    failpoint("resume.row");
+    Ok((instance, queue, restored))
 }
 
 /// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes

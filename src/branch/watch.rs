@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::BranchError;
 use super::cell::Cell;
+use super::claim::stay_owner;
 use super::life::Life;
 use super::shared::Shared;
 use super::state::{Event, State};
@@ -24,6 +25,7 @@ pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Lif
             cell.died(shared, life, &how);
         }
         () = suspend_when_idle(shared, cell, life) => {}
+        () = stay_owner(shared, cell, life) => {}
     }
 }
 

@@ -140,6 +140,14 @@ impl Refusal {
         Self { code: Code::UNREACHABLE, message, retry: Retry::Worthwhile(Sent::Yes) }
     }
 
+    /// The branch's mongod answered, but another server may have the branch by now.
+    pub(super) fn lapsed() -> Self {
+        let message = "this server's lease on the branch ended before the reply came; \
+                       try again: what was written may or may not be there"
+            .to_owned();
+        Self { code: Code::UNREACHABLE, message, retry: Retry::Worthwhile(Sent::Yes) }
+    }
+
     /// This server ends before the branch is awake.
     pub(super) fn shutting_down() -> Self {
         let message = "the server is shutting down".to_owned();

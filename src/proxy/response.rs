@@ -13,6 +13,7 @@ use super::request::unless_stalled;
 use super::splice::{Pipe, Socket};
 use crate::base::limits::RELAY_BYTES;
 use crate::base::metrics::{Metrics, Step};
+use crate::branch::Standing;
 use crate::wire::{Header, MsgFlags, OpCode, WireError};
 
 /// Less than this is copied, bytes: a pipe costs some system calls.
@@ -30,6 +31,11 @@ pub(super) enum Broken {
         /// What a reply made here must say it answers.
         answers: i32,
     },
+    /// This server may not speak for the branch any more. The client has nothing of this reply.
+    Lapsed {
+        /// What a reply made here must say it answers.
+        answers: i32,
+    },
     /// mongod answered that it is being stopped. The client has nothing of that.
     Stopping {
         /// Its code and text.
@@ -41,14 +47,14 @@ pub(super) enum Broken {
 
 /// Passes the reply to request `id` on; where it announces that more follow without being asked
 /// for (exhaust), those too. A client that hangs up, and a drain between two of them, end it.
-/// `is_over` says whether mongod is being stopped. Not cancel safe.
+/// `standing` says whether mongod is being stopped, and whether it may be heard. Not cancel safe.
 pub(super) async fn relay_reply<C, B>(
     branch: &mut Connection<B>,
     client: &mut Connection<C>,
     id: i32,
     drain: &CancellationToken,
     metrics: &Metrics,
-    is_over: impl Fn() -> bool,
+    standing: impl Fn() -> Standing,
 ) -> Result<(), Broken>
 where
     C: AsyncRead + AsyncWrite + Socket + Unpin,
@@ -62,7 +68,11 @@ where
         };
         let (header, flags) = announced.map_err(|source| Broken::Branch { source, answers })?;
         let head = &branch.ahead()[..branch.ahead().len().min(HEAD_BYTES)];
-        if suspicious(&header, head, is_over()) {
+        let stands = standing();
+        if stands == Standing::Lapsed {
+            return Err(Broken::Lapsed { answers });
+        }
+        if suspicious(&header, head, stands == Standing::Over) {
             let length = header.length as usize;
             let whole = branch.fill_to(length).await;
             whole.map_err(|source| Broken::Branch { source, answers })?;
@@ -204,9 +214,9 @@ mod tests {
         }
 
         async fn relay(&mut self) -> Result<(), Broken> {
-            let (metrics, never) = (Metrics::new(), || false);
+            let (metrics, good) = (Metrics::new(), || Standing::Good);
             let (branch, client) = (&mut self.branch, &mut self.client);
-            relay_reply(branch, client, 5, &self.drain, &metrics, never).await
+            relay_reply(branch, client, 5, &self.drain, &metrics, good).await
         }
 
         /// Everything that the client got.

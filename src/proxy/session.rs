@@ -422,13 +422,16 @@ impl<S: AsyncRead + AsyncWrite + Socket + Unpin> Session<S> {
         }
         if request.wants_reply() {
             let (branch, client) = (&mut back.connection, &mut self.client);
-            let (metrics, is_over) = (&self.house.metrics, || lease.is_over());
-            match relay_reply(branch, client, answers, &self.drain, metrics, is_over).await {
+            let (metrics, standing) = (&self.house.metrics, || lease.standing());
+            match relay_reply(branch, client, answers, &self.drain, metrics, standing).await {
                 Ok(()) => {}
                 Err(Broken::Client(error)) => return Err(Failure::End(error)),
                 Err(Broken::Branch { source, answers }) => {
                     let refusal = Refusal::unreachable(&source, Sent::Yes);
                     return Err(Failure::Refuse { refusal, answers });
+                }
+                Err(Broken::Lapsed { answers }) => {
+                    return Err(Failure::Refuse { refusal: Refusal::lapsed(), answers });
                 }
                 Err(Broken::Stopping { last_words, answers }) => {
                     let refusal = Refusal::stopping(&last_words);

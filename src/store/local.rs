@@ -110,7 +110,10 @@ impl Directory {
         match opened {
             Ok((facts, file)) if facts.is_file() => Ok((file, facts.len())),
             Ok(_) => Err(StoreError::NotFound { key: key.clone() }),
-            Err(e) if is_absence(&e) => Err(StoreError::NotFound { key: key.clone() }),
+            // Where the whole directory is away, nobody knows what is in it.
+            Err(e) if is_absence(&e) && self.root.is_dir() => {
+                Err(StoreError::NotFound { key: key.clone() })
+            }
             Err(e) => Err(StoreError::io("read", key, e)),
         }
     }

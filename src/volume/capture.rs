@@ -14,6 +14,7 @@ use super::uploads::Running;
 use super::version::{Cause, MongodVersion, Root, Version};
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, VersionId};
 use crate::mount::{Tree, walk};
 use crate::store::StoreError;
@@ -65,6 +66,7 @@ impl Volumes {
         let mut upload = Upload::new(self.clone(), format!("version {}", request.id));
         let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
         let uploaded = upload.finish().await?;
+        failpoint("suspend.packs");
         let version = Version {
             id: request.id,
             parent: request.parent,

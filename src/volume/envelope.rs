@@ -29,6 +29,8 @@ pub enum Kind {
     Version,
     /// What garbage collection found dead.
     Condemned,
+    /// A server's lease.
+    Server,
     /// A version that is kept for good.
     Pin,
 }
@@ -41,6 +43,7 @@ impl Kind {
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
             Self::Condemned => *b"COND",
+            Self::Server => *b"SRVR",
             Self::Pin => *b"PINS",
         }
     }
@@ -52,6 +55,7 @@ impl Kind {
             | Self::Head
             | Self::Version
             | Self::Condemned
+            | Self::Server
             | Self::Pin => 1,
         }
     }

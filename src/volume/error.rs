@@ -87,6 +87,12 @@ pub enum VolumeError {
     /// Another server collected garbage at the same time. Nothing was deleted by this one.
     #[error("another server collects garbage in this store")]
     OtherCollector,
+    /// Another writer replaced a server's lease since it was read.
+    #[error("the lease of server {server} was replaced since it was read")]
+    LeaseMoved {
+        /// Whose.
+        server: ServerId,
+    },
     /// A later Argon wrote the object.
     #[error(
         "{object} is of format version {found}, this Argon knows up to {known}: use a newer one"

@@ -8,10 +8,11 @@ use super::head::Head;
 use super::pack::{HEADER_BYTES, PackKind, TRAILER_BYTES, Trailer};
 use super::page::Page;
 use super::project::Project;
+use super::server_lease::ServerLease;
 use super::version::Root;
-use crate::base::ids::{BranchId, PackId, VersionId};
+use crate::base::ids::{BranchId, PackId, ServerId, VersionId};
 
-/// The document of an envelope, as each of the four objects that have one. The first byte chooses
+/// The document of an envelope, as each of the five objects that have one. The first byte chooses
 /// the encoding; the checksum always fits.
 pub fn document(bytes: &[u8]) {
     let Some((choice, payload)) = bytes.split_first() else { return };
@@ -31,6 +32,11 @@ pub fn document(bytes: &[u8]) {
         let sealed = head.seal().expect("what was read can be written");
         assert_eq!(Head::open(head.branch, &sealed).ok(), Some(head));
     }
+    let server = ServerId::from_bytes([4; 16]);
+    if let Ok(lease) = ServerLease::open(server, &object(*b"SRVR")) {
+        let sealed = envelope::seal(Kind::Server, &lease).expect("what was read can be written");
+        assert_eq!(ServerLease::open(server, &sealed).ok(), Some(lease));
+    }
     if let Ok(root) = Root::open(VersionId::from_bytes([3; 16]), &object(*b"VERS")) {
         let sealed = root.seal().expect("what was read can be written");
         assert_eq!(Root::open(root.version.id, &sealed).ok(), Some(root));
@@ -42,6 +48,7 @@ pub fn envelope(bytes: &[u8]) {
     let _ = envelope::open::<Document>(Kind::Format, bytes);
     let _ = Project::open(bytes);
     let _ = Head::open(BranchId::from_bytes([1; 16]), bytes);
+    let _ = ServerLease::open(ServerId::from_bytes([4; 16]), bytes);
     let _ = Root::open(VersionId::from_bytes([3; 16]), bytes);
 }
 

@@ -17,9 +17,11 @@ use super::pack::{PackKind, PackWriter};
 use super::page::{PAGE_COVERS, Page};
 use super::pin::Pin;
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
-use super::testing::{head, volumes};
+use super::testing::{head, server_lease, volumes};
 use super::version::Root;
-use super::{Cause, Head, LAYOUT, Marker, MongodVersion, Origin, Project, Version, keys};
+use super::{
+    Cause, Head, LAYOUT, Marker, MongodVersion, Origin, Project, ServerLease, Version, keys,
+};
 use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
@@ -49,6 +51,10 @@ fn full_head() -> Head {
         idle_timeout: IdleTimeout::Never,
         ..head(7)
     }
+}
+
+fn full_lease() -> ServerLease {
+    ServerLease { fenced_by: Some(ServerId::from_bytes([10; 16])), ..server_lease() }
 }
 
 fn pin() -> Pin {
@@ -129,6 +135,7 @@ fn example() -> Example {
         (keys::project(project().id), envelope::seal(Kind::Project, &project()).unwrap()),
         (keys::head(full_head().branch), full_head().seal().unwrap()),
         (keys::version(root.version.id), root.seal().unwrap()),
+        (keys::server(full_lease().server), envelope::seal(Kind::Server, &full_lease()).unwrap()),
         (keys::pin(pin().version), envelope::seal(Kind::Pin, &pin()).unwrap()),
         (keys::pack(PackKind::Blocks, packs.id()), packs.finish()),
         (keys::pack(PackKind::Pages, pages.id()), pages.finish()),
@@ -175,6 +182,8 @@ async fn the_golden_files_are_read_as_what_was_written() {
     let pinned: Pin = envelope::open(Kind::Pin, &objects[&keys::pin(pin().version)]).unwrap();
     assert_eq!(pinned, pin());
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
+    let (lease, _) = volumes.server_lease(full_lease().server).await.unwrap().unwrap();
+    assert_eq!(lease, full_lease());
     assert_eq!(volumes.check(root.version.id).await.unwrap().objects, 2);
 
     let temporary = tempfile::tempdir().unwrap();
@@ -222,6 +231,16 @@ fn documents_have_the_types_of_the_format() {
         ("idle_timeout_ms", Int64),
     ];
     check(Kind::Head, &keys::head(full_head().branch), &fields);
+    let fields = [
+        ("server", String),
+        ("session", String),
+        ("address", String),
+        ("term", Int64),
+        ("renewals", Int64),
+        ("ttl_ms", Int64),
+        ("fenced_by", String),
+    ];
+    check(Kind::Server, &keys::server(full_lease().server), &fields);
     let fields = [
         ("id", String),
         ("parent", String),

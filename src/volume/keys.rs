@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::pack::PackKind;
-use crate::base::ids::{BranchId, PackId, ProjectId, VersionId};
+use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::store::Key;
 
 /// Before the id in the key of every project.
@@ -33,6 +33,10 @@ pub fn project(id: ProjectId) -> Key {
 
 pub fn head(id: BranchId) -> Key {
     key(HEADS, id)
+}
+
+pub fn server(id: ServerId) -> Key {
+    key("servers/", id)
 }
 
 pub fn version(id: VersionId) -> Key {
@@ -78,6 +82,7 @@ mod tests {
             (condemned(), "argon/condemned".to_owned()),
             (project(ProjectId::from_bytes([0; 16])), format!("projects/{text}")),
             (head(BranchId::from_bytes([0; 16])), format!("heads/{text}")),
+            (server(ServerId::from_bytes([0; 16])), format!("servers/{text}")),
             (version(VersionId::from_bytes([0; 16])), format!("versions/{text}")),
             (pin(VersionId::from_bytes([0; 16])), format!("pins/{text}")),
             (pack(PackKind::Blocks, id), format!("packs/{text}")),

@@ -22,6 +22,14 @@ impl Volumes {
         self.documents(keys::HEADS, open_head).await?.into_iter().collect()
     }
 
+    /// The id of every branch that has a head.
+    ///
+    /// # Errors
+    /// The store fails, or holds something else under `heads/`.
+    pub async fn branch_ids(&self) -> Result<Vec<BranchId>, VolumeError> {
+        self.ids(keys::HEADS).await
+    }
+
     /// The id of every version, the oldest first.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Volumes: immutable versions of a dbpath in the object store, and branch heads that point at them.
 //!
 //! Job: capture a directory as a version that shares with its parent what did not change; restore
-//! and check versions; read and move heads by compare-and-swap; keep projects; find and delete what
-//! nothing needs. The bytes are described in `data/README.md`. Not its job: when to do so, names and states of branches, running
-//! mongod, the catalog.
+//! and check versions; read and move heads and servers' leases by compare-and-swap; keep projects; find and
+//! delete what nothing needs. The bytes are described in `data/README.md`. Not its job: when to do so,
+//! names and states of branches, running mongod, the catalog.
 //!
-//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`Project`], [`VolumeError`].
+//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`ServerLease`], [`Project`], [`VolumeError`].
 //! Invariant: what a version refers to is in the store as long as the version is, and what a version
 //! holds never changes; bytes are verified before anybody sees them.
 
@@ -44,6 +44,7 @@ mod rewrite;
 mod scrub;
 #[cfg(test)]
 mod scrubbing;
+mod server_lease;
 mod stretch;
 #[cfg(test)]
 mod testing;
@@ -73,6 +74,7 @@ pub use head::{Head, Origin};
 pub use project::Project;
 pub use restore::Restored;
 pub use scrub::{Damage, Hurt, Scrubbed};
+pub use server_lease::ServerLease;
 pub use version::{Cause, MongodVersion, Version};
 
 /// The newest layout of keys that is known here.

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capture, Cause, Head, MongodVersion, Volumes};
+use super::{Capture, Cause, Head, MongodVersion, ServerLease, Volumes};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::idle::IdleTimeout;
-use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
+use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::store::{Condition, ETag, Key, Listed, LocalStore, Object, Store, StoreError};
 
 /// A store that is gone when dropped.
@@ -74,6 +74,19 @@ pub fn head(epoch: u64) -> Head {
         deleted: None,
         origin: None,
         idle_timeout: IdleTimeout::Default,
+    }
+}
+
+/// A lease of a server that is always the same one.
+pub fn server_lease() -> ServerLease {
+    ServerLease {
+        server: ServerId::from_bytes([4; 16]),
+        session: ServerId::from_bytes([9; 16]),
+        address: "127.0.0.1:27017".to_owned(),
+        term: 1,
+        renewals: 1,
+        ttl_ms: 600_000,
+        fenced_by: None,
     }
 }
 

@@ -220,7 +220,7 @@ fn list(branches: &[Branch], deleted: Deleted) -> String {
     let row = |branch: &Branch| {
         let (state, when) = match (deleted, &branch.deleted_at) {
             (Deleted::Only, Some(when)) => (branch.id.clone(), when),
-            _ => (branch.state.to_string(), &branch.created_at),
+            _ => (state(branch), &branch.created_at),
         };
         [
             branch.name.clone(),
@@ -249,7 +249,7 @@ fn shown(branch: &Branch) -> String {
         ("name", Some(branch.name.clone())),
         ("project", Some(branch.project.clone())),
         ("id", Some(branch.id.clone())),
-        ("state", Some(branch.state.to_string())),
+        ("state", Some(state(branch))),
         ("error", branch.error.clone()),
         ("uri", Some(branch.uri.clone())),
         ("port", branch.port_uri.clone()),
@@ -280,6 +280,14 @@ fn wake(wake: &Wake) -> String {
     let texts: Vec<_> = took.iter().map(|(name, ms)| format!("{name} {ms}")).collect();
     let total = Duration::from_millis(took.iter().map(|(_, ms)| ms).sum());
     format!("{}, {}: {}", human::span(total), human::ago(&wake.at), texts.join(", "))
+}
+
+/// Of a branch that is being saved, for how long already.
+fn state(branch: &Branch) -> String {
+    match &branch.saving_since {
+        Some(since) => format!("{} since {}", branch.state, human::ago(since)),
+        None => branch.state.to_string(),
+    }
 }
 
 fn origin(branch: &Branch) -> Option<String> {

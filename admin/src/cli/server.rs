@@ -64,7 +64,7 @@ fn counts(counts: &BranchCounts) -> String {
         (counts.waking, BranchState::Waking),
         (counts.suspending, BranchState::Suspending),
         (counts.suspended, BranchState::Suspended),
-        (counts.unsaved, BranchState::Unsaved),
+        (counts.saving, BranchState::Saving),
         (counts.deleted, BranchState::Deleted),
     ]
     .into_iter()

@@ -31,6 +31,10 @@ pub struct Branch {
     /// When it was deleted, for a deleted branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<String>,
+    /// Since when writes of a life that ended wait for being saved; the server tries by itself, and
+    /// a command wakes the branch with them meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saving_since: Option<String>,
     /// The last failure that is not yet repaired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -108,8 +112,9 @@ pub enum BranchState {
     Running,
     /// Its mongod stops, then its changes become a version.
     Suspending,
-    /// No process, but this server's disk holds writes that no version has yet; `error` says why.
-    Unsaved,
+    /// No process, but this server's disk holds writes that no version has yet: they are saved
+    /// again and again until that succeeds. `saving_since` says since when, `error` why it failed.
+    Saving,
     /// Deleted; it can be undeleted until it is purged.
     Deleted,
 }
@@ -122,7 +127,7 @@ impl BranchState {
             Self::Waking => "waking",
             Self::Running => "running",
             Self::Suspending => "suspending",
-            Self::Unsaved => "unsaved",
+            Self::Saving => "saving",
             Self::Deleted => "deleted",
         }
     }
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn a_state_is_the_same_word_in_json_and_in_tables() {
         use BranchState::*;
-        for state in [Suspended, Waking, Running, Suspending, Unsaved, Deleted] {
+        for state in [Suspended, Waking, Running, Suspending, Saving, Deleted] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
         assert_eq!(format!("{:<9}|", Running), "running  |");

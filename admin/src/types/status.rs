@@ -49,7 +49,7 @@ pub struct BranchCounts {
     /// Being made a version.
     pub suspending: u64,
     /// With writes on this server's disk that no version has yet.
-    pub unsaved: u64,
+    pub saving: u64,
     /// Deleted and not purged.
     pub deleted: u64,
 }

@@ -91,3 +91,20 @@ fn a_place_that_cannot_be_a_store_is_named() {
     let error = LocalStore::open(&file).unwrap_err();
     assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
 }
+
+#[tokio::test]
+async fn a_directory_that_is_away_is_not_an_empty_one() {
+    let (directory, store) = temporary();
+    store.write(&key("a/b"), "x".into(), Condition::Absent).await.unwrap();
+    let (here, away) = (directory.path().join("store"), directory.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    let read = store.read(&key("a/b")).await;
+    assert!(matches!(read, Err(StoreError::Io { .. })), "{read:?}");
+    assert!(store.size(&key("a/c")).await.unwrap_err().is_retryable());
+    assert!(store.list("", None).await.unwrap_err().is_retryable());
+    assert!(store.delete(&key("a/b")).await.unwrap_err().is_retryable());
+    assert!(store.write(&key("a/b"), "y".into(), Condition::Always).await.is_err());
+    assert!(!here.exists(), "nothing began a new one");
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(store.read(&key("a/b")).await.unwrap().bytes, "x");
+}

@@ -1,0 +1,266 @@
+//! The server is killed at every named step of what it does with a branch. After a restart the
+//! branch is in a legal state, every version of it is whole, and every acknowledged write is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use argon_admin::types::{Branch, BranchState, Version};
+use proxy_tests::driver;
+use proxy_tests::machine::repository;
+use proxy_tests::scenario::{changes, insert};
+use proxy_tests::server::{Server, Setup};
+use proxy_tests::wait::eventually_async;
+
+const SUSPEND: [&str; 6] = [
+    "suspend.stopped",
+    "suspend.packs",
+    "suspend.version",
+    "suspend.head",
+    "suspend.row",
+    "suspend.clear",
+];
+const RESUME: [&str; 4] = ["resume.claim", "resume.restored", "resume.started", "resume.row"];
+const CREATE: [&str; 2] = ["create.head", "create.row"];
+const DELETE: [&str; 4] = ["suspend.version", "suspend.head", "delete.head", "delete.row"];
+const BACK: [&str; 3] = ["undelete.head", "purge.head", "purge.row"];
+const RESCUE: [&str; 4] = ["rescue.version", "rescue.head", "rescue.branch", "rescue.row"];
+
+/// A server, and what was acknowledged on its branch `dev`.
+struct Scene {
+    server: Server,
+    acknowledged: Vec<String>,
+}
+
+impl Scene {
+    async fn new() -> Result<Self> {
+        let server = Server::start()?;
+        server.project("demo")?;
+        server.branch("dev", &["--empty"])?;
+        let mut scene = Self { server, acknowledged: Vec::new() };
+        scene.write("at first").await?;
+        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        scene.server.stop(libc::SIGTERM)?;
+        Ok(scene)
+    }
+
+    async fn write(&mut self, text: &str) -> Result<()> {
+        let client = driver::connect(&self.server.show("dev")?.uri).await?;
+        insert(&client, text).await?;
+        self.acknowledged.push(text.to_owned());
+        Ok(())
+    }
+
+    fn arm(&mut self, step: &str) -> Result<()> {
+        self.server.start_again_with("ARGON_FAILPOINT", step)
+    }
+
+    /// Asks for something on which the armed server dies, and starts another.
+    fn die(&mut self, arguments: &[&str]) -> Result<()> {
+        self.server.cli().fail(arguments)?;
+        let status = self.server.until_ended()?;
+        ensure!(status.signal() == Some(libc::SIGKILL), "it ended with {status}");
+        self.server.start_again()
+    }
+
+    /// Everything that was acknowledged is on the branch, once.
+    async fn check(&self, branch: &Branch) -> Result<()> {
+        let client = driver::connect(&branch.uri).await?;
+        assert_eq!(changes(&client).await?, self.acknowledged);
+        Ok(())
+    }
+
+    /// Every version of `dev` holds what was acknowledged up to some moment, and later ones more.
+    async fn check_versions(&self) -> Result<()> {
+        let versions: Vec<Version> = self.server.cli().json(&["branch", "list-versions", "dev"])?;
+        let mut before = 0;
+        for (number, version) in versions.iter().enumerate() {
+            let (source, name) = (format!("dev@{}", version.id), format!("old-{number}"));
+            let made = self.server.branch(&name, &["--from", &source])?;
+            let client = driver::connect(&made.uri).await?;
+            let found = changes(&client).await.with_context(|| format!("{version:?}"))?;
+            ensure!(found.len() >= before, "{version:?} lost what an earlier one has");
+            assert_eq!(found, self.acknowledged[..found.len()]);
+            before = found.len();
+            self.server.cli().run(&["branch", "delete", &name])?;
+        }
+        assert_eq!(before, self.acknowledged.len(), "the newest version has everything");
+        Ok(())
+    }
+}
+
+fn awake_or_not(branch: &Branch) -> Result<()> {
+    let legal = [BranchState::Suspended, BranchState::Running, BranchState::Saving];
+    // Saving begins by itself after a restart, and goes through this.
+    let on_the_way = [BranchState::Suspending, BranchState::Waking];
+    let state = branch.state;
+    ensure!(legal.contains(&state) || on_the_way.contains(&state), "{state}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_suspend() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in SUSPEND {
+        scene.arm(step)?;
+        scene.write(step).await?;
+        scene.die(&["branch", "suspend", "dev"]).context(step)?;
+        let dev = scene.server.show("dev")?;
+        awake_or_not(&dev).context(step)?;
+        scene.check(&dev).await.context(step)?;
+        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        assert_eq!(scene.server.show("dev")?.error, None, "{step}");
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    scene.server.start_again()?;
+    scene.check_versions().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_resume() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in RESUME {
+        scene.arm(step)?;
+        scene.die(&["branch", "resume", "dev"]).context(step)?;
+        let dev = scene.server.show("dev")?;
+        awake_or_not(&dev).context(step)?;
+        scene.check(&dev).await.context(step)?;
+        scene.write(step).await?;
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    scene.server.start_again()?;
+    scene.check_versions().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_create() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in CREATE {
+        scene.arm(step)?;
+        let name = step.replace('.', "-");
+        scene.die(&["branch", "create", &name, "--from", "dev"]).context(step)?;
+        // Nobody was told that it is there. If it is, it is whole; else the name is free.
+        let branch = match scene.server.show(&name) {
+            Ok(branch) => branch,
+            Err(_) => scene.server.branch(&name, &["--from", "dev"])?,
+        };
+        scene.check(&branch).await.context(step)?;
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_delete() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in DELETE {
+        scene.arm(step)?;
+        scene.write(step).await?;
+        scene.die(&["branch", "delete", "dev"]).context(step)?;
+        if scene.server.show("dev").is_err() {
+            scene.server.cli().run(&["branch", "undelete", "dev"])?;
+        }
+        scene.check(&scene.server.show("dev")?).await.context(step)?;
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    scene.server.start_again()?;
+    scene.check_versions().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_a_deleted_branch_is_brought_back_or_purged() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in BACK {
+        scene.server.start_again()?;
+        scene.server.branch("doomed", &["--from", "dev"])?;
+        scene.server.cli().run(&["branch", "delete", "doomed"])?;
+        scene.server.stop(libc::SIGTERM)?;
+        scene.arm(step)?;
+        let verb = step.split('.').next().context("a step has a verb")?;
+        scene.die(&["branch", verb, "doomed"]).context(step)?;
+        if verb == "undelete" {
+            if scene.server.show("doomed").is_err() {
+                scene.server.cli().run(&["branch", "undelete", "doomed"])?;
+            }
+            scene.check(&scene.server.show("doomed")?).await.context(step)?;
+            scene.server.cli().run(&["branch", "delete", "doomed"])?;
+        }
+        // Purged, or it can be now.
+        let deleted: Vec<Branch> = scene.server.cli().json(&["branch", "list", "--deleted"])?;
+        for branch in deleted {
+            scene.server.cli().run(&["branch", "purge", &branch.id])?;
+        }
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<()> {
+    let store = tempfile::Builder::new().prefix("store-").tempdir()?;
+    let shared = store.path().to_string_lossy();
+    let start = || Setup::new()?.arguments(&["--store-dir", &shared, "--lease-ttl", "1s"]).start();
+    let (mut first, second) = (start()?, start()?);
+    first.project("demo")?;
+    for step in RESCUE {
+        let name = step.replace('.', "-");
+        let client = driver::connect(&first.branch(&name, &["--empty"])?.uri).await?;
+        insert(&client, "unsaved").await?;
+        drop(client);
+        first.kill()?;
+        let taken = || async {
+            let Ok(branch) = second.show(&name) else { return Ok(None) };
+            let client = driver::connect(&branch.uri).await?;
+            Ok(insert(&client, "by the second server").await.ok())
+        };
+        eventually_async("the second server takes it over", taken).await.context(step)?;
+
+        // It finds out as soon as it tries to save, and dies of that.
+        first.start_again_with("ARGON_FAILPOINT", step)?;
+        let status = first.until_ended().context(step)?;
+        ensure!(status.signal() == Some(libc::SIGKILL), "{step}: it ended with {status}");
+        first.start_again()?;
+        let rescued = format!("{name}-rescued-1");
+        let known = || async { Ok(first.show(&rescued).ok()) };
+        let branch = eventually_async(format!("{rescued} is there"), known).await?;
+        let client = driver::connect(&branch.uri).await?;
+        assert_eq!(changes(&client).await?, ["unsaved"], "{step}");
+        let settled = |branch: &Branch| branch.state == BranchState::Suspended;
+        first.until(&name, settled).await.context(step)?;
+        second.cli().run(&["branch", "suspend", &name])?;
+        let client = driver::connect(&first.show(&name)?.uri).await?;
+        assert_eq!(changes(&client).await?, ["by the second server"], "{step}");
+        first.cli().run(&["branch", "suspend", &name])?;
+        let branches: Vec<Branch> = first.cli().json(&["branch", "list"])?;
+        let of_it = branches.iter().filter(|branch| branch.name.starts_with(&name)).count();
+        assert_eq!(of_it, 2, "{step}: it is rescued once: {branches:?}");
+    }
+    Ok(())
+}
+
+/// Every step that the server names is one that a test above stops at.
+#[test]
+fn no_step_is_forgotten() -> Result<()> {
+    let mut named = BTreeSet::new();
+    collect(&repository().join("src"), &mut named)?;
+    let tested = [&SUSPEND[..], &RESUME, &CREATE, &DELETE, &BACK, &RESCUE].concat();
+    let tested = tested.into_iter().map(str::to_owned).collect();
+    assert_eq!(named, tested);
+    Ok(())
+}
+
+fn collect(folder: &Path, into: &mut BTreeSet<String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, into)?;
+        } else {
+            let text = fs::read_to_string(&path)?;
+            let steps = text.split("failpoint(\"").skip(1);
+            into.extend(steps.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        }
+    }
+    Ok(())
+}
