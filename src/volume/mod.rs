@@ -13,6 +13,8 @@ mod capture;
 mod check;
 mod envelope;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod fetch;
 mod format;
 #[doc(hidden)]

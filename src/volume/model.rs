@@ -12,9 +12,9 @@ use crate::mount::{MountError, walk};
 use crate::store::{Condition, Store};
 
 /// Files by path, and directories with `None`.
-type Model = BTreeMap<String, Option<Vec<u8>>>;
+pub(super) type Model = BTreeMap<String, Option<Vec<u8>>>;
 
-fn make(model: &Model, root: &Path) {
+pub(super) fn make(model: &Model, root: &Path) {
     fs::create_dir_all(root).unwrap();
     for (path, content) in model {
         match content {
@@ -24,7 +24,7 @@ fn make(model: &Model, root: &Path) {
     }
 }
 
-fn found(root: &Path) -> Model {
+pub(super) fn found(root: &Path) -> Model {
     let tree = walk(root).unwrap();
     let directories = tree.directories().iter().map(|entry| (entry.path.to_string(), None));
     let content = |path: &str| fs::read(root.join(path)).unwrap();
@@ -34,14 +34,19 @@ fn found(root: &Path) -> Model {
 }
 
 /// Compares without printing megabytes.
-fn assert_same(found: &Model, wanted: &Model, what: &str) {
+pub(super) fn assert_same(found: &Model, wanted: &Model, what: &str) {
     assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{what}");
     for (path, content) in wanted {
         assert!(found[path] == *content, "{what}: {path} differs");
     }
 }
 
-async fn assert_restores(volumes: &Volumes, version: VersionId, wanted: &Model, what: &str) {
+pub(super) async fn assert_restores(
+    volumes: &Volumes,
+    version: VersionId,
+    wanted: &Model,
+    what: &str,
+) {
     let temporary = tempfile::tempdir().unwrap();
     let restored = volumes.restore(version, temporary.path()).await.unwrap();
     assert_same(&found(temporary.path()), wanted, what);
@@ -131,7 +136,7 @@ async fn every_version_is_what_it_was_however_the_others_went_on() {
     }
 }
 
-fn small() -> Model {
+pub(super) fn small() -> Model {
     let mut random = Random(7);
     let mut model = Model::from([("journal".to_owned(), None), ("empty".to_owned(), None)]);
     for (path, bytes) in [("journal/log", 300_000), ("collection.wt", 1_000_000), ("lock", 0)] {
