@@ -10,8 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::client_limits::client_limits;
 use super::settings::{Flags, Values, read_file};
+use super::store_config;
+pub use super::store_config::Writers;
 use crate::base::limits::{ClientLimits, IDLE_TIMEOUT};
-use crate::store::Key;
+use crate::store::{Key, S3Settings};
 
 /// Everything that `argon serve` can be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,10 @@ pub struct Config {
     pub limits: ClientLimits,
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
+    /// The bucket that is the store; without one it is a directory in the data directory.
+    pub bucket: Option<S3Settings>,
+    /// Whether other servers may use the store too.
+    pub writers: Writers,
     /// Key in the store of the archive that new projects start from.
     pub base_archive: Key,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
@@ -103,9 +109,6 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
-    /// A bucket is asked for.
-    #[error("S3_BUCKET is set, but this build of Argon keeps its store in a local directory only")]
-    Bucket,
     /// The platform names no data folder: there is no home directory.
     #[error("there is no data folder: no home directory is set")]
     NoDataFolder,
@@ -118,9 +121,6 @@ impl ConfigError {
             Self::Value { .. } => "`argon serve --help` shows every setting with its default",
             Self::Read { .. } => "correct --config or ARGON_CONFIG, or make the file readable",
             Self::File { .. } => "`argon serve --help` names the keys that the file may have",
-            Self::Bucket => {
-                "unset it (`env -u S3_BUCKET argon serve`), or set it to nothing in .env"
-            }
             Self::NoDataFolder => "give one with --data-dir",
         }
     }
@@ -165,9 +165,6 @@ pub fn resolve(
     file: &Values,
     data_folder: Option<PathBuf>,
 ) -> Result<Config, ConfigError> {
-    if set(variable, "S3_BUCKET").is_some() {
-        return Err(ConfigError::Bucket);
-    }
     let layers = Layers { flags: &flags.values, variable, file };
     let address = |found: Option<Given>, default: SocketAddr| match found {
         Some(given) => given.parse(|text| text.parse().ok(), "IP:PORT, as in 127.0.0.1:27017"),
@@ -195,6 +192,8 @@ pub fn resolve(
         idle_timeout: idle_timeout(&layers)?,
         limits: client_limits(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
+        bucket: store_config::bucket(&layers)?,
+        writers: store_config::writers(&layers)?,
         base_archive: base_archive.map_or_else(default_base_archive, |given| {
             given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
         })?,
@@ -286,7 +285,7 @@ impl Layers<'_> {
             .or_else(|| self.in_file(key, of(self.file)))
     }
 
-    fn variable(&self, name: &str) -> Option<Given> {
+    pub(super) fn variable(&self, name: &str) -> Option<Given> {
         set(self.variable, name).map(|value| Given { value, setting: name.to_owned() })
     }
 
@@ -306,6 +305,7 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     use super::*;
+    use crate::store::Addressing;
 
     type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -334,6 +334,8 @@ mod tests {
             data_dir: "/platform/argon".into(),
             idle_timeout: "5m".parse().unwrap(),
             mongod: None,
+            bucket: None,
+            writers: Writers::Many,
             base_archive: "base/dump.archive".parse().unwrap(),
             log: "info".into(),
             limits: ClientLimits::default(),
@@ -349,7 +351,22 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         type Show = fn(Config) -> String;
-        let rows: [(&str, &str, [&str; 3], Show); 14] = [
+        let rows: [(&str, &str, [&str; 3], Show); 19] = [
+            ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| {
+                config.bucket.unwrap().bucket
+            }),
+            ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
+                config.bucket.unwrap().endpoint.unwrap()
+            }),
+            ("s3_prefix", "ARGON_S3_PREFIX", ["a/b/", "B/", "c/"], |config| {
+                config.bucket.unwrap().prefix.as_str().to_owned()
+            }),
+            ("s3_addressing", "ARGON_S3_ADDRESSING", ["path", "host", "path"], |config| {
+                format!("{:?}", config.bucket.unwrap().addressing).to_lowercase()
+            }),
+            ("single_writer", "ARGON_SINGLE_WRITER", ["true", "false", "true"], |config| {
+                (config.writers == Writers::Single).to_string()
+            }),
             ("max_connections", "ARGON_MAX_CONNECTIONS", ["1", "2", "3"], |config| {
                 config.limits.connections.to_string()
             }),
@@ -403,11 +420,13 @@ mod tests {
         for (key, variable, [by_flag, by_variable, by_file], show) in rows {
             let flag = format!("--{}", key.replace('_', "-"));
             let file = format!("{key} = \"{by_file}\"");
-            let all = decide(&[&flag, by_flag], &[(variable, by_variable)], &file).unwrap();
+            // The others of a bucket mean nothing without one.
+            let set = |value| [(variable, value), ("S3_BUCKET", "bucket")];
+            let all = decide(&[&flag, by_flag], &set(by_variable), &file).unwrap();
             assert_eq!(show(all), by_flag, "{key}");
-            let without_flag = decide(&[], &[(variable, by_variable)], &file).unwrap();
+            let without_flag = decide(&[], &set(by_variable), &file).unwrap();
             assert_eq!(show(without_flag), by_variable, "{key}");
-            let only_file = decide(&[], &[(variable, "")], &file).unwrap();
+            let only_file = decide(&[], &set(""), &file).unwrap();
             assert_eq!(show(only_file), by_file, "{key}");
         }
     }
@@ -433,7 +452,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 15] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 19] = [
             (&["--max-connections", "0"], &[], "", "--max-connections is `0`: expected a number"),
             (&[], &[("ARGON_HELLO_WAIT", "never")], "", "expected a time, as in 30s"),
             (&[], &[], "first_message_bytes = \"65537\"", "bytes, 1024 to 65536"),
@@ -447,7 +466,11 @@ mod tests {
             (&[], &[("DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES", "0")], "", "at least 1"),
             (&["--log", "argon=loud"], &[], "", "--log is `argon=loud`: expected a log filter"),
             (&["--log-format", "xml"], &[], "", "expected text or json"),
-            (&[], &[("S3_BUCKET", "prod")], "", "S3_BUCKET is set, but this build"),
+            (&[], &[("S3_BUCKET", "s3://x")], "", "S3_BUCKET is `s3://x`: expected a bucket"),
+            (&["--s3-bucket", "abc", "--s3-endpoint", "x:1"], &[], "", "expected a URL, as in"),
+            (&["--s3-bucket", "abc", "--s3-prefix", "../x"], &[], "", "expected names with"),
+            (&["--s3-bucket", "abc", "--s3-addressing", "x"], &[], "", "expected auto, path or"),
+            (&["--single-writer", "yes"], &[], "", "--single-writer is `yes`: expected true or"),
             (&["--base-archive", "/etc"], &[], "", "--base-archive is `/etc`: expected a key"),
         ];
         for (arguments, variables, file, expected) in rows {
@@ -456,6 +479,33 @@ mod tests {
             assert!(!error.hint().is_empty());
         }
         assert!(decide(&[], &[("S3_BUCKET", "")], "").is_ok());
+    }
+
+    #[test]
+    fn with_an_endpoint_the_bucket_stands_in_the_path() {
+        let rows: [(&[&str], Variables<'_>, Option<&str>, Addressing); 5] = [
+            (&[], &[], None, Addressing::Host),
+            (&["--s3-endpoint", "http://h:1/"], &[], Some("http://h:1"), Addressing::Path),
+            (&[], &[("AWS_ENDPOINT_URL", "http://h:1")], Some("http://h:1"), Addressing::Path),
+            (
+                &[],
+                &[("AWS_ENDPOINT_URL", "http://h:1"), ("AWS_ENDPOINT_URL_S3", "http://h:2")],
+                Some("http://h:2"),
+                Addressing::Path,
+            ),
+            (
+                &["--s3-endpoint", "https://h", "--s3-addressing", "host"],
+                &[],
+                Some("https://h"),
+                Addressing::Host,
+            ),
+        ];
+        for (arguments, variables, endpoint, addressing) in rows {
+            let arguments = [&["--s3-bucket", "bucket"], arguments].concat();
+            let bucket = decide(&arguments, variables, "").unwrap().bucket.unwrap();
+            assert_eq!((bucket.endpoint.as_deref(), bucket.addressing), (endpoint, addressing));
+        }
+        assert_eq!(decide(&["--single-writer"], &[], "").unwrap().writers, Writers::Single);
     }
 
     #[test]

@@ -8,8 +8,10 @@ mod client_limits;
 pub mod config;
 mod data_dir;
 mod descriptors;
+mod open_store;
 mod serve;
 pub mod settings;
+mod store_config;
 
 pub use data_dir::DataDirError;
 pub use serve::{ServeError, serve};
