@@ -5,8 +5,10 @@
 //! what is tested is what users see.
 //! Invariant: nothing here outlives its owner: servers are killed, folders are removed.
 
+pub mod answers;
 pub mod archives;
 pub mod binary;
+pub mod buckets;
 pub mod cli;
 pub mod driver;
 pub mod drivers;
@@ -18,4 +20,5 @@ pub mod raw;
 pub mod scenario;
 pub mod server;
 pub mod steps;
+pub mod tamper;
 pub mod wait;

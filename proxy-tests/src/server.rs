@@ -20,6 +20,8 @@ use crate::wait::{PATIENCE, eventually, eventually_async};
 /// taken away, so that a developer's own settings do not change what is tested.
 const KEPT: [&str; 2] = ["ARGON_MONGOD", "ARGON_CACHE_DIR"];
 const FOREIGN: [&str; 3] = ["S3_BUCKET", "RUST_LOG", "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES"];
+/// What begins so is taken away too: a test's bucket is never somebody's own.
+const FOREIGN_BEGINNING: &str = "AWS_";
 
 /// Whichever port is free.
 const ANY_PORT: &str = "127.0.0.1:0";
@@ -146,7 +148,8 @@ impl Setup {
         let mut command = Command::new(argon());
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text.starts_with("ARGON_") && !KEPT.contains(&&*text) || FOREIGN.contains(&&*text) {
+            let ours = text.starts_with("ARGON_") && !KEPT.contains(&&*text);
+            if ours || FOREIGN.contains(&&*text) || text.starts_with(FOREIGN_BEGINNING) {
                 command.env_remove(&name);
             }
         }

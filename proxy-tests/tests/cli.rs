@@ -179,7 +179,7 @@ fn a_dotenv_file_speaks_and_a_wrong_setting_is_named() -> Result<()> {
     };
     let rows = [
         ("ARGON_LISTEN=here", None, "ARGON_LISTEN is `here`"),
-        ("# a comment\nS3_BUCKET='prod'\n", None, "S3_BUCKET"),
+        ("# a comment\nS3_BUCKET='s3://prod'\n", None, "S3_BUCKET"),
         ("ARGON_LISTEN=here", Some(("ARGON_LISTEN", "there")), "ARGON_LISTEN is `there`"),
         ("this is no assignment", None, ".env"),
     ];

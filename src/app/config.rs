@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use argon_admin::types::IdleTimeout;
 use thiserror::Error;
@@ -12,8 +11,10 @@ use tracing_subscriber::EnvFilter;
 use super::client_limits::client_limits;
 use super::garbage::garbage;
 use super::settings::{Flags, Values, read_file};
-use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT, LEASE_TTL};
-use crate::store::Key;
+use super::store_config;
+use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT};
+use crate::branch::Writers;
+use crate::store::{Key, S3Settings};
 
 /// Everything that `argon serve` can be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +27,6 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The store, where it is another directory than the one in the data directory.
     pub store_dir: Option<PathBuf>,
-    /// How long this server's lease on its branches lasts after a renewal.
-    pub lease_ttl: Duration,
     /// The idle time-out of branches that have none of their own.
     pub idle_timeout: IdleTimeout,
     /// What clients may take.
@@ -36,6 +35,10 @@ pub struct Config {
     pub garbage: Garbage,
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
+    /// The bucket that is the store; without one it is a directory in the data directory.
+    pub bucket: Option<S3Settings>,
+    /// Whether other servers may use the store too.
+    pub writers: Writers,
     /// Key in the store of the archive that new projects start from.
     pub base_archive: Key,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
@@ -111,9 +114,6 @@ pub enum ConfigError {
         /// What is wrong there.
         message: String,
     },
-    /// A bucket is asked for.
-    #[error("S3_BUCKET is set, but this build of Argon keeps its store in a local directory only")]
-    Bucket,
     /// The platform names no data folder: there is no home directory.
     #[error("there is no data folder: no home directory is set")]
     NoDataFolder,
@@ -126,9 +126,6 @@ impl ConfigError {
             Self::Value { .. } => "`argon serve --help` shows every setting with its default",
             Self::Read { .. } => "correct --config or ARGON_CONFIG, or make the file readable",
             Self::File { .. } => "`argon serve --help` names the keys that the file may have",
-            Self::Bucket => {
-                "unset it (`env -u S3_BUCKET argon serve`), or set it to nothing in .env"
-            }
             Self::NoDataFolder => "give one with --data-dir",
         }
     }
@@ -173,9 +170,6 @@ pub fn resolve(
     file: &Values,
     data_folder: Option<PathBuf>,
 ) -> Result<Config, ConfigError> {
-    if set(variable, "S3_BUCKET").is_some() {
-        return Err(ConfigError::Bucket);
-    }
     let layers = Layers { flags: &flags.values, variable, file };
     let address = |found: Option<Given>, default: SocketAddr| match found {
         Some(given) => given.parse(|text| text.parse().ok(), "IP:PORT, as in 127.0.0.1:27017"),
@@ -202,11 +196,12 @@ pub fn resolve(
             .or(data_folder)
             .ok_or(ConfigError::NoDataFolder)?,
         store_dir: store_dir.map(|given| given.value.into()),
-        lease_ttl: lease_ttl(&layers)?,
         idle_timeout: idle_timeout(&layers)?,
         limits: client_limits(&layers)?,
         garbage: garbage(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
+        bucket: store_config::bucket(&layers)?,
+        writers: store_config::writers(&layers)?,
         base_archive: base_archive.map_or_else(default_base_archive, |given| {
             given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
         })?,
@@ -219,18 +214,6 @@ pub fn resolve(
         ready: if flags.ready_json { Ready::Json } else { Ready::Text },
         start: if flags.take_over { Start::TakeOver } else { Start::Alone },
     })
-}
-
-/// Not below a second: a lease is renewed four times while it lasts.
-fn lease_ttl(layers: &Layers<'_>) -> Result<Duration, ConfigError> {
-    let enough = |text: &str| {
-        let time = text.parse::<IdleTimeout>().ok()?.duration()?;
-        (time >= Duration::from_secs(1)).then_some(time)
-    };
-    match layers.pick("lease_ttl", "ARGON_LEASE_TTL", |values| &values.lease_ttl) {
-        Some(given) => given.parse(enough, "a time of at least 1s, as in 10m"),
-        None => Ok(LEASE_TTL),
-    }
 }
 
 /// The first Argon's variables come after the one of this Argon: they say the same less exactly.
@@ -310,7 +293,7 @@ impl Layers<'_> {
             .or_else(|| self.in_file(key, of(self.file)))
     }
 
-    fn variable(&self, name: &str) -> Option<Given> {
+    pub(super) fn variable(&self, name: &str) -> Option<Given> {
         set(self.variable, name).map(|value| Given { value, setting: name.to_owned() })
     }
 
@@ -330,6 +313,8 @@ mod tests {
     use clap::{Args, Command, FromArgMatches};
 
     use super::*;
+    use crate::base::limits::LEASE_TTL;
+    use crate::store::Addressing;
 
     type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -357,9 +342,10 @@ mod tests {
             admin_listen: "127.0.0.1:27080".parse().unwrap(),
             data_dir: "/platform/argon".into(),
             store_dir: None,
-            lease_ttl: Duration::from_secs(600),
             idle_timeout: "5m".parse().unwrap(),
             mongod: None,
+            bucket: None,
+            writers: Writers::Several { lease_ttl: LEASE_TTL },
             base_archive: "base/dump.archive".parse().unwrap(),
             log: "info".into(),
             limits: ClientLimits::default(),
@@ -376,7 +362,22 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         type Show = fn(Config) -> String;
-        let rows: [(&str, &str, [&str; 3], Show); 16] = [
+        let rows: [(&str, &str, [&str; 3], Show); 21] = [
+            ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| {
+                config.bucket.unwrap().bucket
+            }),
+            ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
+                config.bucket.unwrap().endpoint.unwrap()
+            }),
+            ("s3_prefix", "ARGON_S3_PREFIX", ["a/b/", "B/", "c/"], |config| {
+                config.bucket.unwrap().prefix.as_str().to_owned()
+            }),
+            ("s3_addressing", "ARGON_S3_ADDRESSING", ["path", "host", "path"], |config| {
+                format!("{:?}", config.bucket.unwrap().addressing).to_lowercase()
+            }),
+            ("single_writer", "ARGON_SINGLE_WRITER", ["true", "false", "true"], |config| {
+                (config.writers == Writers::One).to_string()
+            }),
             ("max_connections", "ARGON_MAX_CONNECTIONS", ["1", "2", "3"], |config| {
                 config.limits.connections.to_string()
             }),
@@ -417,7 +418,7 @@ mod tests {
                 config.store_dir.unwrap().display().to_string()
             }),
             ("lease_ttl", "ARGON_LEASE_TTL", ["1s", "2s", "3s"], |config| {
-                format!("{:?}", config.lease_ttl)
+                format!("{:?}", config.writers)
             }),
             ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
                 config.idle_timeout.to_string()
@@ -436,11 +437,13 @@ mod tests {
         for (key, variable, [by_flag, by_variable, by_file], show) in rows {
             let flag = format!("--{}", key.replace('_', "-"));
             let file = format!("{key} = \"{by_file}\"");
-            let all = decide(&[&flag, by_flag], &[(variable, by_variable)], &file).unwrap();
+            // The others of a bucket mean nothing without one.
+            let set = |value| [(variable, value), ("S3_BUCKET", "bucket")];
+            let all = decide(&[&flag, by_flag], &set(by_variable), &file).unwrap();
             assert_eq!(show(all), by_flag, "{key}");
-            let without_flag = decide(&[], &[(variable, by_variable)], &file).unwrap();
+            let without_flag = decide(&[], &set(by_variable), &file).unwrap();
             assert_eq!(show(without_flag), by_variable, "{key}");
-            let only_file = decide(&[], &[(variable, "")], &file).unwrap();
+            let only_file = decide(&[], &set(""), &file).unwrap();
             assert_eq!(show(only_file), by_file, "{key}");
         }
     }
@@ -466,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 16] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 20] = [
             (&["--max-connections", "0"], &[], "", "--max-connections is `0`: expected a number"),
             (&[], &[("ARGON_HELLO_WAIT", "never")], "", "expected a time, as in 30s"),
             (&[], &[], "first_message_bytes = \"65537\"", "bytes, 1024 to 65536"),
@@ -481,7 +484,11 @@ mod tests {
             (&[], &[("DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES", "0")], "", "at least 1"),
             (&["--log", "argon=loud"], &[], "", "--log is `argon=loud`: expected a log filter"),
             (&["--log-format", "xml"], &[], "", "expected text or json"),
-            (&[], &[("S3_BUCKET", "prod")], "", "S3_BUCKET is set, but this build"),
+            (&[], &[("S3_BUCKET", "s3://x")], "", "S3_BUCKET is `s3://x`: expected a bucket"),
+            (&["--s3-bucket", "abc", "--s3-endpoint", "x:1"], &[], "", "expected a URL, as in"),
+            (&["--s3-bucket", "abc", "--s3-prefix", "../x"], &[], "", "expected names with"),
+            (&["--s3-bucket", "abc", "--s3-addressing", "x"], &[], "", "expected auto, path or"),
+            (&["--single-writer", "yes"], &[], "", "--single-writer is `yes`: expected true or"),
             (&["--base-archive", "/etc"], &[], "", "--base-archive is `/etc`: expected a key"),
         ];
         for (arguments, variables, file, expected) in rows {
@@ -490,6 +497,33 @@ mod tests {
             assert!(!error.hint().is_empty());
         }
         assert!(decide(&[], &[("S3_BUCKET", "")], "").is_ok());
+    }
+
+    #[test]
+    fn with_an_endpoint_the_bucket_stands_in_the_path() {
+        let rows: [(&[&str], Variables<'_>, Option<&str>, Addressing); 5] = [
+            (&[], &[], None, Addressing::Host),
+            (&["--s3-endpoint", "http://h:1/"], &[], Some("http://h:1"), Addressing::Path),
+            (&[], &[("AWS_ENDPOINT_URL", "http://h:1")], Some("http://h:1"), Addressing::Path),
+            (
+                &[],
+                &[("AWS_ENDPOINT_URL", "http://h:1"), ("AWS_ENDPOINT_URL_S3", "http://h:2")],
+                Some("http://h:2"),
+                Addressing::Path,
+            ),
+            (
+                &["--s3-endpoint", "https://h", "--s3-addressing", "host"],
+                &[],
+                Some("https://h"),
+                Addressing::Host,
+            ),
+        ];
+        for (arguments, variables, endpoint, addressing) in rows {
+            let arguments = [&["--s3-bucket", "bucket"], arguments].concat();
+            let bucket = decide(&arguments, variables, "").unwrap().bucket.unwrap();
+            assert_eq!((bucket.endpoint.as_deref(), bucket.addressing), (endpoint, addressing));
+        }
+        assert_eq!(decide(&["--single-writer"], &[], "").unwrap().writers, Writers::One);
     }
 
     #[test]

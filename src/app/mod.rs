@@ -9,8 +9,10 @@ pub mod config;
 mod data_dir;
 mod descriptors;
 mod garbage;
+mod open_store;
 mod serve;
 pub mod settings;
+mod store_config;
 
 pub use data_dir::DataDirError;
 pub use serve::{ServeError, serve};

@@ -15,15 +15,15 @@ use tracing::{info, warn};
 use super::config::{Config, Ready, Start};
 use super::data_dir::{self, DataDir, DataDirError, Told};
 use super::descriptors;
+use super::open_store::{self, OpenStoreError};
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::Metrics;
-use crate::branch::{BranchError, Branches, Parts, Settings, Writers};
+use crate::branch::{BranchError, Branches, Parts, Settings};
 use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
 use crate::proxy::{Binding, Proxy, ProxyError};
-use crate::store::{LocalStore, StoreError};
 
 /// What new projects start from as long as nobody says otherwise.
 static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");
@@ -50,8 +50,8 @@ pub enum ServeError {
     DataDir(#[from] DataDirError),
     #[error("open the catalog")]
     Catalog(#[from] CatalogError),
-    #[error("open the store")]
-    Store(#[from] StoreError),
+    #[error(transparent)]
+    Store(#[from] OpenStoreError),
     #[error("prepare to run mongod")]
     Compute(#[from] ComputeError),
     #[error("prepare the branches")]
@@ -74,6 +74,7 @@ impl ServeError {
             Self::Catalog(CatalogError::TooNew { .. }) => {
                 Some("run the Argon that wrote it, or give another --data-dir".into())
             }
+            Self::Store(error) => error.hint(),
             Self::Branches(error) => error.hint(),
             Self::Proxy(_) => {
                 Some("take another address: --listen, port 0 picks a free one".into())
@@ -191,9 +192,13 @@ async fn open(
     metrics: Arc<Metrics>,
 ) -> Result<Branches, ServeError> {
     let path = data_dir.path();
+    let catalog = Catalog::open(&path.join("catalog.sqlite"))?;
+    let bucket = config.bucket.as_ref();
+    let store =
+        open_store::open(bucket, &store_dir(config, path), config.writers, clock.now()).await?;
     let parts = Parts {
-        catalog: Catalog::open(&path.join("catalog.sqlite"))?,
-        store: Arc::new(LocalStore::open(store_dir(config, path))?),
+        catalog,
+        store,
         compute: Arc::new(ProcessCompute::new(mongod).await?),
         clock,
         metrics,
@@ -208,7 +213,7 @@ async fn open(
         oplog_mb: OPLOG_MB,
         clients_max: config.limits.branch_connections,
         garbage: config.garbage,
-        writers: Writers::Several { lease_ttl: config.lease_ttl },
+        writers: config.writers,
     };
     Ok(Branches::open(parts, settings).await?)
 }
@@ -235,6 +240,9 @@ fn announce(config: &Config, proxy: &Proxy, api: &Api, data_dir: &DataDir) -> io
             eprintln!("  drivers    mongodb://{listen}");
             eprintln!("  admin API  http://{admin}");
             eprintln!("  data       {}", data_dir.path().display());
+            if let Some(bucket) = &config.bucket {
+                eprintln!("  bucket     s3://{}/{}", bucket.bucket, bucket.prefix.as_str());
+            }
             eprintln!("next: `argon project create NAME`, then `argon branch create dev`");
             eprintln!("Ctrl-C stops the server and saves every branch");
             Ok(())

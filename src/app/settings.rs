@@ -90,6 +90,28 @@ pub struct Values {
     /// ARGON_GC_INTERVAL] [file: gc_interval]
     #[arg(long, value_name = "TIME")]
     pub gc_interval: Option<String>,
+    /// Bucket that is the store [default: none, the store is a folder in the data directory] [env:
+    /// S3_BUCKET] [file: s3_bucket]
+    #[arg(long, value_name = "NAME", help_heading = "Store in S3")]
+    pub s3_bucket: Option<String>,
+    /// URL of an S3 server that is not Amazon's [env: ARGON_S3_ENDPOINT, AWS_ENDPOINT_URL_S3,
+    /// AWS_ENDPOINT_URL] [file: s3_endpoint]
+    #[arg(long, value_name = "URL", help_heading = "Store in S3")]
+    pub s3_endpoint: Option<String>,
+    /// What all keys in the bucket begin with, as in team/argon [default: nothing] [env:
+    /// ARGON_S3_PREFIX] [file: s3_prefix]
+    #[arg(long, value_name = "PREFIX", help_heading = "Store in S3")]
+    pub s3_prefix: Option<String>,
+    /// Where requests name the bucket: path, host, or auto (path with an endpoint, else host)
+    /// [default: auto] [env: ARGON_S3_ADDRESSING] [file: s3_addressing]
+    #[arg(long, value_name = "HOW", help_heading = "Store in S3")]
+    pub s3_addressing: Option<String>,
+    /// Promise that no other server uses this store; needed where the store does not keep the
+    /// conditions of writes, see docs/s3.md [default: false] [env: ARGON_SINGLE_WRITER] [file:
+    /// single_writer]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+          help_heading = "Store in S3")]
+    pub single_writer: Option<String>,
     /// The mongod to run [default: on PATH, else in Argon's cache, else downloaded into it] [env:
     /// ARGON_MONGOD] [file: mongod]
     #[arg(long, value_name = "FILE")]
@@ -112,6 +134,9 @@ const AFTER_HELP: &str = "\
 A flag wins over the environment, the environment over the file, the file over the default.
 A `.env` file in the working directory adds to the environment; what is set there already stays.
 A variable that is empty counts as not set. Unknown keys in the file are errors.
+
+Credentials and region of the bucket are found as Amazon's own tools find them: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_PROFILE, the role of the machine.
 
 Variables of the first Argon: ARGON_AUTO_SUSPEND_ENABLED=false is an idle time-out of `never`,
 DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES is one in minutes; ARGON_IDLE_TIMEOUT wins over both.";
@@ -186,6 +211,12 @@ mod tests {
             &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
             &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),
             "[default: text] [env: ARGON_LOG_FORMAT] [file: log_format]",
+            "[env: S3_BUCKET] [file: s3_bucket]",
+            "[env: ARGON_S3_ENDPOINT, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL] [file: s3_endpoint]",
+            "[env: ARGON_S3_PREFIX] [file: s3_prefix]",
+            "[default: auto] [env: ARGON_S3_ADDRESSING] [file: s3_addressing]",
+            "[default: false] [env: ARGON_SINGLE_WRITER] [file: single_writer]",
+            "AWS_DEFAULT_REGION",
             "[env: ARGON_CONFIG]",
             "ARGON_AUTO_SUSPEND_ENABLED=false",
             "DASHBOARD_AUTO_SUSPEND_IDLE_MINUTES",

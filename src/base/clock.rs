@@ -19,7 +19,7 @@ pub struct InvalidTimestamp(String);
 
 impl Timestamp {
     /// From milliseconds since 1970-01-01T00:00:00Z.
-    pub fn from_unix_ms(ms: u64) -> Self {
+    pub const fn from_unix_ms(ms: u64) -> Self {
         Self(ms)
     }
 

@@ -15,7 +15,7 @@ use super::reconcile::version_row;
 use super::shared::Shared;
 use crate::base::ids::{BranchId, VersionId};
 use crate::catalog::{BranchRow, CatalogError, LocalData, ProjectRow};
-use crate::volume::{Head, VolumeError};
+use crate::volume::{Head, Project, VolumeError};
 
 /// Whoever asks for names that do not exist causes no more looks than this.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -69,8 +69,8 @@ async fn bring_in(shared: &Arc<Shared>) -> Result<(), BranchError> {
         if let Some(base) = project.base {
             enter_version(shared, base).await?;
         }
-        let (id, name, created) = (project.id, project.name, project.created);
-        let row = ProjectRow { id, name, created, base: project.base };
+        let Project { id, name, created, base, retention } = project;
+        let row = ProjectRow { id, name, created, base, retention };
         match shared.catalog.insert_project(&row) {
             Ok(()) => shared.add_project(row),
             // Both are there; this server goes on with its own.

@@ -68,6 +68,52 @@ pub enum StoreError {
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// The credentials were good once, and are not any more.
+    #[error("the credentials for the store have expired: {doing} {subject}")]
+    Expired {
+        /// The operation, as a verb.
+        doing: &'static str,
+        /// A key, or the store's place.
+        subject: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// There are no credentials, or none that the store knows.
+    #[error("there are no credentials that the store accepts: {doing} {subject}")]
+    NoCredentials {
+        /// The operation, as a verb.
+        doing: &'static str,
+        /// A key, or the store's place.
+        subject: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The bucket is not there.
+    #[error("bucket {bucket} does not exist")]
+    NoBucket {
+        /// Which.
+        bucket: String,
+    },
+    /// Nobody answers.
+    #[error("the store cannot be reached to {doing} {subject}")]
+    Unreachable {
+        /// The operation, as a verb.
+        doing: &'static str,
+        /// A key, or the store's place.
+        subject: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// No answer came in time. A write may have taken effect.
+    #[error("the store took too long to {doing} {subject}")]
+    TimedOut {
+        /// The operation, as a verb.
+        doing: &'static str,
+        /// A key, or the store's place.
+        subject: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// Anything else.
     #[error("{doing} {subject}")]
     Io {
@@ -84,7 +130,46 @@ impl StoreError {
     /// Whether the same call may succeed later without anybody having changed its input. It says
     /// nothing about whether a failed write took effect.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Denied { .. } | Self::Io { .. })
+        match self {
+            Self::Full { .. }
+            | Self::Denied { .. }
+            | Self::Expired { .. }
+            | Self::NoCredentials { .. }
+            | Self::NoBucket { .. }
+            | Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Io { .. } => true,
+            Self::InvalidKey { .. }
+            | Self::NotFound { .. }
+            | Self::Conflict { .. }
+            | Self::ShortRange { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// What an operator can do, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Denied { .. } => Some(
+                "let these credentials list the bucket and get, put and delete its objects: \
+                 s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject; a directory must be \
+                 writable by this user",
+            ),
+            Self::Full { .. } => Some("free space in the store, or raise its quota"),
+            Self::Expired { .. } => Some(
+                "renew them: in a profile's file they are read again by themselves, for those in \
+                 the environment start the server again with new ones",
+            ),
+            Self::NoCredentials { .. } => Some(
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile with \
+                 AWS_PROFILE, or give the machine a role; the machine's clock must be right",
+            ),
+            Self::NoBucket { .. } => Some("create it, or correct S3_BUCKET"),
+            Self::Unreachable { .. } | Self::TimedOut { .. } => {
+                Some("check --s3-endpoint, AWS_DEFAULT_REGION and the network")
+            }
+            _ => None,
+        }
     }
 
     /// Sorts an error of the operating system.

@@ -5,15 +5,24 @@
 //! whole operation.
 //!
 //! Public: [`Store`], its types ([`Key`], [`ETag`], [`Condition`], [`Object`], [`Listed`]),
-//! [`LocalStore`], [`StoreError`].
+//! [`LocalStore`], [`S3Store`], [`StoreError`].
 //! Invariant: a reader sees an object whole or not at all, and of many writers with one condition
 //! exactly one succeeds.
 
+#[cfg(test)]
+mod careless;
 mod error;
+#[doc(hidden)]
+pub mod faults;
 mod key;
 mod local;
-#[cfg(test)]
+pub mod probe;
+mod s3;
+mod single;
+#[doc(hidden)]
 pub mod suite;
+#[doc(hidden)]
+pub mod throttle;
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -27,6 +36,8 @@ use crate::base::clock::Timestamp;
 pub use error::StoreError;
 pub use key::Key;
 pub use local::LocalStore;
+pub use s3::{Addressing, Credentials, Prefix, S3Limits, S3Settings, S3Store};
+pub use single::SingleWriter;
 
 /// Largest object that [`Store::read`] takes into memory, bytes. Larger ones are read by range.
 pub const READ_BYTES_MAX: u64 = 65 * 1024 * 1024;

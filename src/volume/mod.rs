@@ -15,6 +15,8 @@ mod collect;
 mod condemned;
 mod envelope;
 mod error;
+#[cfg(test)]
+mod faulty;
 mod fetch;
 mod format;
 #[doc(hidden)]

@@ -136,7 +136,7 @@ async fn every_version_is_what_it_was_however_the_others_went_on() {
     }
 }
 
-fn small() -> Model {
+pub(super) fn small() -> Model {
     let mut random = Random(7);
     let mut model = Model::from([("journal".to_owned(), None), ("empty".to_owned(), None)]);
     for (path, bytes) in [("journal/log", 300_000), ("collection.wt", 1_000_000), ("lock", 0)] {

@@ -11,7 +11,8 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort, Operation, OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
+    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort,
+    Operation, OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
 };
 use address::segment;
 use http::Http;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use proxy_tests::binary::{self, cargo};
+use proxy_tests::buckets;
 use proxy_tests::drivers;
 use proxy_tests::machine::{self, is_ci, python_packages, succeeds, target};
 use proxy_tests::steps::readable;
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
     if let Some(argon) = report.step("build the binary", || binary::build().map(Done::Ran)) {
         report.step("a mongod to run branches on", || mongod(&argon));
         report.step("PyMongo", pymongo);
+        report.step("moto, an S3 server", moto);
+        report.step("s3s-fs, another", s3s_fs);
         report.step("drivers of other languages", || drivers::install().map(Done::Ran));
         report.step("tests", || run_tests(&argon, &mut tests));
     }
@@ -117,18 +120,29 @@ fn mongod(argon: &Path) -> Result<Done<()>> {
     run(Command::new(argon).args(["mongod", "install"])).map(Done::Ran)
 }
 
+fn pymongo() -> Result<Done<()>> {
+    let there = "import pymongo, sys; sys.exit(not pymongo.version.startswith('4.20.'))";
+    python_package(&["pymongo==4.20.*"], there)
+}
+
+/// Only what its S3 needs: all of moto's own dependencies are three times as much.
+fn moto() -> Result<Done<()>> {
+    let version = buckets::MOTO;
+    let there = format!("import moto, flask, flask_cors; assert moto.__version__ == '{version}'");
+    let moto = format!("moto[s3]=={version}");
+    python_package(&[&moto, "flask==3.1.*", "flask-cors==6.0.*"], &there)
+}
+
 /// Into a folder of its own with `--target`: that needs no venv (a package of its own on Debian),
 /// and is allowed where the system's Python is managed by its package manager.
-fn pymongo() -> Result<Done<()>> {
-    const WANTED: &str = "pymongo==4.20.*";
-    let there = "import pymongo, sys; sys.exit(not pymongo.version.startswith('4.20.'))";
+fn python_package(wanted: &[&str], there: &str) -> Result<Done<()>> {
     let packages = python_packages();
     if !succeeds(Command::new("python3").arg("--version")) {
         return Ok(Done::NotRun("no python3: `apt-get install python3 python3-pip`".into()));
     }
     let mut check = Command::new("python3");
     if succeeds(check.args(["-c", there]).env("PYTHONPATH", &packages)) {
-        println!("{WANTED} is in {}", packages.display());
+        println!("{} is in {}", wanted.join(", "), packages.display());
         return Ok(Done::Ran(()));
     }
     let pips = [&["python3", "-m", "pip"][..], &["pip3"], &["pip"]];
@@ -140,7 +154,22 @@ fn pymongo() -> Result<Done<()>> {
     install.args(&pip[1..]).args(["install", "--quiet", "--disable-pip-version-check"]);
     // An environment variable, since an older pip refuses options that it does not know.
     install.env("PIP_ROOT_USER_ACTION", "ignore");
-    install.args(["--upgrade", "--target"]).arg(&packages).arg(WANTED);
+    install.args(["--upgrade", "--target"]).arg(&packages).args(wanted);
+    run(&mut install).map(Done::Ran)
+}
+
+/// Built without optimisation, which is quicker to have and quick enough, in a folder of its own:
+/// cargo would else build half of this workspace again for its other features.
+fn s3s_fs() -> Result<Done<()>> {
+    if buckets::s3s_fs().exists() {
+        println!("s3s-fs {} is in {}", buckets::S3S_FS, buckets::s3s_fs_root().display());
+        return Ok(Done::Ran(()));
+    }
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--debug", "--locked", "--features", "binary"]);
+    install.args(["s3s-fs", "--version", buckets::S3S_FS]);
+    install.arg("--root").arg(buckets::s3s_fs_root());
+    install.arg("--target-dir").arg(machine::target().join("s3s-fs-build"));
     run(&mut install).map(Done::Ran)
 }
 
