@@ -8,8 +8,10 @@ mod client_limits;
 pub mod config;
 mod data_dir;
 mod descriptors;
+mod repair;
 mod serve;
 pub mod settings;
 
 pub use data_dir::DataDirError;
+pub use repair::{RepairError, repair};
 pub use serve::{ServeError, serve};

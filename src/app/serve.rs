@@ -1,7 +1,7 @@
 //! Builds the server from its rooms, runs it, and stops it so that nothing is lost.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
 use crate::proxy::{Binding, Proxy, ProxyError};
-use crate::store::{LocalStore, StoreError};
+use crate::store::{LocalStore, Store, StoreError};
 
 /// What new projects start from as long as nobody says otherwise.
 static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");
@@ -74,6 +74,9 @@ impl ServeError {
             Self::Catalog(CatalogError::TooNew { .. }) => {
                 Some("run the Argon that wrote it, or give another --data-dir".into())
             }
+            Self::Catalog(CatalogError::NotACatalog { .. }) => Some(
+                "move that file away; `argon repair --from-store` then makes a new catalog".into(),
+            ),
             Self::Branches(error) => error.hint(),
             Self::Proxy(_) => {
                 Some("take another address: --listen, port 0 picks a free one".into())
@@ -182,6 +185,16 @@ async fn take_over(
     }
 }
 
+/// The catalog of a data directory.
+pub(super) fn open_catalog(data_dir: &Path) -> Result<Catalog, CatalogError> {
+    Catalog::open(&data_dir.join("catalog.sqlite"))
+}
+
+/// The store that goes with it.
+pub(super) fn open_store(data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(Arc::new(LocalStore::open(data_dir.join("store"))?))
+}
+
 async fn open(
     config: &Config,
     mongod: Mongod,
@@ -192,8 +205,8 @@ async fn open(
 ) -> Result<Branches, ServeError> {
     let path = data_dir.path();
     let parts = Parts {
-        catalog: Catalog::open(&path.join("catalog.sqlite"))?,
-        store: Arc::new(LocalStore::open(path.join("store"))?),
+        catalog: open_catalog(path)?,
+        store: open_store(path)?,
         compute: Arc::new(ProcessCompute::new(mongod).await?),
         clock,
         metrics,

@@ -30,6 +30,11 @@ macro_rules! id {
                 Self(Ulid::from_parts(now.unix_ms(), random_u128()))
             }
 
+            /// When it was made, by the clock of whoever made it.
+            pub fn made(self) -> Timestamp {
+                Timestamp::from_unix_ms(self.0.timestamp_ms())
+            }
+
             /// The 16 bytes as they stand in the formats on disk (big-endian).
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_bytes()
@@ -138,6 +143,7 @@ mod tests {
     fn an_id_survives_text_and_bytes_and_sorts_by_time() {
         let early = VersionId::generate(Timestamp::from_unix_ms(1_000));
         let late = VersionId::generate(Timestamp::from_unix_ms(2_000));
+        assert_eq!(early.made(), Timestamp::from_unix_ms(1_000));
         assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(early.to_string().to_uppercase().parse(), Ok(early));

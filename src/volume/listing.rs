@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::VolumeError;
 use super::format::FormatError;
 use super::{Head, Volumes, keys};
-use crate::base::ids::{BranchId, VersionId};
+use crate::base::ids::VersionId;
 use crate::base::parallel::parallel;
 use crate::store::{Key, LIST_PAGE, StoreError};
 
@@ -18,8 +18,7 @@ impl Volumes {
     /// # Errors
     /// The store fails, or one of them cannot be read: then nobody knows what is needed.
     pub async fn heads(&self) -> Result<Vec<Head>, VolumeError> {
-        let read = |key: &Key, object: &[u8]| Head::open(branch_of(key)?, object);
-        self.documents(keys::HEADS, read).await?.into_iter().collect()
+        self.documents(keys::HEADS, Head::open_at).await?.into_iter().collect()
     }
 
     /// The id of every version, the oldest first.
@@ -36,7 +35,11 @@ impl Volumes {
         T: std::str::FromStr + std::fmt::Display,
     {
         let keys = self.keys_under(prefix).await?;
-        keys.iter().map(|key| keys::id(prefix, key).ok_or_else(|| no_id(key))).collect()
+        keys.iter()
+            .map(|key| {
+                keys::id(prefix, key).ok_or_else(|| VolumeError::damaged(key, "its key")(no_id()))
+            })
+            .collect()
     }
 
     /// What `read` makes of every object under a prefix, in the order of the keys; what is damaged
@@ -84,12 +87,7 @@ impl Volumes {
     }
 }
 
-fn branch_of(key: &Key) -> Result<BranchId, FormatError> {
-    keys::id(keys::HEADS, key).ok_or_else(|| FormatError::invalid(NO_ID))
-}
-
-const NO_ID: &str = "its key does not end with an id";
-
-fn no_id(key: &Key) -> VolumeError {
-    VolumeError::damaged(key, "its key")(FormatError::invalid(NO_ID))
+/// A key says which object it is of.
+pub(super) fn no_id() -> FormatError {
+    FormatError::invalid("its key does not end with an id")
 }

@@ -36,6 +36,7 @@ mod properties;
 mod reference;
 mod restore;
 mod stretch;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod upload;
@@ -59,6 +60,7 @@ pub use format::FormatError;
 pub use head::{Head, Origin};
 pub use project::Project;
 pub use restore::Restored;
+pub use survey::Survey;
 pub use version::{Cause, MongodVersion, Version};
 
 /// The newest layout of keys that is known here.
