@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use argon::app::config::{self, Config, LogFormat};
 use argon::app::settings::Flags;
+use argon::branch::{Damage, Rebuilt};
 use argon::compute::mongod::{Mongod, Progress, Search};
 use argon_admin::cli::{self, ConnectionArgs, EXIT_CODES};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
@@ -27,11 +28,27 @@ struct Arguments {
 enum Command {
     /// Run the server
     Serve(Box<Flags>),
+    /// Mend what can only be mended while no server runs
+    Repair(Box<Repair>),
     /// The mongod that branches run on
     #[command(subcommand)]
     Mongod(MongodCommand),
     #[command(flatten)]
     Admin(cli::Command),
+}
+
+/// Makes a lost catalog again. It takes the settings of `argon serve`, as it looks into the same
+/// data directory and the same store.
+#[derive(Args)]
+struct Repair {
+    /// Fill an empty catalog with the projects, branches and versions that are in the store
+    #[arg(long, required = true)]
+    from_store: bool,
+    /// Leave out what is damaged, instead of changing nothing
+    #[arg(long)]
+    keep_going: bool,
+    #[command(flatten)]
+    flags: Flags,
 }
 
 #[derive(Clone, Copy, Subcommand)]
@@ -55,6 +72,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = dotenv.and_then(|()| match &arguments.command {
         Command::Serve(flags) => serve(flags),
+        Command::Repair(repair) => mend(repair, arguments.connection.json),
         Command::Mongod(command) => mongod(*command, arguments.connection.json),
         Command::Admin(command) => Ok(cli::run(command, &arguments.connection)),
     });
@@ -84,11 +102,15 @@ fn load_dotenv(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn serve(flags: &Flags) -> Result<ExitCode, Failure> {
-    let config = config::load(flags).map_err(|e| {
+fn configuration(flags: &Flags) -> Result<Config, Failure> {
+    config::load(flags).map_err(|e| {
         let hint = Some(e.hint().to_owned());
         Failure { error: e.into(), hint, code: 2 }
-    })?;
+    })
+}
+
+fn serve(flags: &Flags) -> Result<ExitCode, Failure> {
+    let config = configuration(flags)?;
     start_logging(&config);
     for warning in config.warnings() {
         warn!("{warning}");
@@ -98,6 +120,36 @@ fn serve(flags: &Flags) -> Result<ExitCode, Failure> {
         let hint = e.hint();
         Failure { error: e.into(), hint, code: 1 }
     })
+}
+
+fn mend(repair: &Repair, json: bool) -> Result<ExitCode, Failure> {
+    let config = configuration(&repair.flags)?;
+    let damage = if repair.keep_going { Damage::Skip } else { Damage::Refuse };
+    let rebuilt = argon::app::repair(&config, damage).map_err(|e| {
+        let hint = e.hint();
+        Failure { error: e.into(), hint, code: 1 }
+    })?;
+    let Rebuilt { projects, branches, deleted, versions, pinned, unsaved, notes } = rebuilt;
+    for note in &notes {
+        eprintln!("note: {note}");
+    }
+    if json {
+        let found = serde_json::json!({
+            "projects": projects, "branches": branches, "deleted_branches": deleted,
+            "versions": versions, "pinned_versions": pinned, "unsaved": unsaved, "notes": notes,
+        });
+        println!("{found:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "rebuilt the catalog: projects {projects}, branches {branches}, deleted branches {deleted}, \
+         versions {versions}, pinned versions {pinned}"
+    );
+    if !unsaved.is_empty() {
+        println!("with unsaved writes on this disk: {}", unsaved.join(", "));
+    }
+    eprintln!("next: `argon serve`; branches' own ports and sockets are to be opened again");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn start_logging(config: &Config) {

@@ -10,9 +10,11 @@ mod data_dir;
 mod descriptors;
 mod garbage;
 mod open_store;
+mod repair;
 mod serve;
 pub mod settings;
 mod store_config;
 
 pub use data_dir::DataDirError;
+pub use repair::{RepairError, repair};
 pub use serve::{ServeError, serve};

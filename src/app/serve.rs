@@ -75,6 +75,9 @@ impl ServeError {
                 Some("run the Argon that wrote it, or give another --data-dir".into())
             }
             Self::Store(error) => error.hint(),
+            Self::Catalog(CatalogError::NotACatalog { .. }) => Some(
+                "move that file away; `argon repair --from-store` then makes a new catalog".into(),
+            ),
             Self::Branches(error) => error.hint(),
             Self::Proxy(_) => {
                 Some("take another address: --listen, port 0 picks a free one".into())
@@ -183,6 +186,21 @@ async fn take_over(
     }
 }
 
+/// The catalog of a data directory.
+pub(super) fn open_catalog(data_dir: &Path) -> Result<Catalog, CatalogError> {
+    Catalog::open(&data_dir.join("catalog.sqlite"))
+}
+
+/// The store that is set, tried.
+pub(super) async fn open_store(
+    config: &Config,
+    data_dir: &Path,
+    clock: &dyn Clock,
+) -> Result<Arc<dyn Store>, OpenStoreError> {
+    let directory = config.store_dir.clone().unwrap_or_else(|| data_dir.join("store"));
+    open_store::open(config.bucket.as_ref(), &directory, config.writers, clock.now()).await
+}
+
 async fn open(
     config: &Config,
     mongod: Mongod,
@@ -192,10 +210,8 @@ async fn open(
     metrics: Arc<Metrics>,
 ) -> Result<Branches, ServeError> {
     let path = data_dir.path();
-    let catalog = Catalog::open(&path.join("catalog.sqlite"))?;
-    let bucket = config.bucket.as_ref();
-    let store =
-        open_store::open(bucket, &store_dir(config, path), config.writers, clock.now()).await?;
+    let catalog = open_catalog(path)?;
+    let store = open_store(config, path, &*clock).await?;
     let parts = Parts {
         catalog,
         store,
@@ -216,10 +232,6 @@ async fn open(
         writers: config.writers,
     };
     Ok(Branches::open(parts, settings).await?)
-}
-
-fn store_dir(config: &Config, data_dir: &Path) -> PathBuf {
-    config.store_dir.clone().unwrap_or_else(|| data_dir.join("store"))
 }
 
 /// The start-up lines: where everything is.

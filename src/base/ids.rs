@@ -143,8 +143,8 @@ mod tests {
     fn an_id_survives_text_and_bytes_and_sorts_by_time() {
         let early = VersionId::generate(Timestamp::from_unix_ms(1_000));
         let late = VersionId::generate(Timestamp::from_unix_ms(2_000));
-        assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(early.made(), Timestamp::from_unix_ms(1_000));
+        assert!(early < late && early.to_string() < late.to_string());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(early.to_string().to_uppercase().parse(), Ok(early));
         assert_eq!(VersionId::from_bytes(early.to_bytes()), early);

@@ -108,6 +108,16 @@ pub enum BranchError {
     Store { source: Arc<StoreError> },
     #[error("use the catalog")]
     Catalog { source: Arc<CatalogError> },
+    #[error(
+        "the catalog has {projects} projects and {branches} branches: it is not rebuilt over them"
+    )]
+    CatalogNotEmpty { projects: u64, branches: u64 },
+    #[error("the catalog of this data directory was lost: it is empty, and {store} has branches")]
+    CatalogLost { store: String },
+    #[error("there is nothing to rebuild from: {store} has no project and no branch")]
+    StoreEmpty { store: String },
+    #[error("some of the store cannot be read: {}", problems.join("; "))]
+    StoreDamaged { problems: Vec<String> },
     #[error("a defect in Argon")]
     Lifecycle { source: IllegalTransition },
 }
@@ -166,8 +176,11 @@ impl BranchError {
                 error if error.is_damage() => ("store_damaged", 500),
                 _ => ("store_failed", 500),
             },
-            Self::Store { .. } => ("store_failed", 500),
-            Self::Catalog { .. } => ("catalog_failed", 500),
+            Self::Store { .. } | Self::StoreEmpty { .. } => ("store_failed", 500),
+            Self::StoreDamaged { .. } => ("store_damaged", 500),
+            Self::Catalog { .. } | Self::CatalogNotEmpty { .. } | Self::CatalogLost { .. } => {
+                ("catalog_failed", 500)
+            }
             Self::Lifecycle { .. } => ("internal", 500),
         };
         Class { code, status }
@@ -198,7 +211,11 @@ impl BranchError {
             Self::Wake { source, .. } | Self::Save { source, .. } | Self::Head { source, .. } => {
                 source.retryable()
             }
-            Self::MongodVersion { .. } => false,
+            Self::MongodVersion { .. }
+            | Self::CatalogNotEmpty { .. }
+            | Self::CatalogLost { .. }
+            | Self::StoreEmpty { .. }
+            | Self::StoreDamaged { .. } => false,
             Self::Volume { source } if source.is_damage() => false,
             other => other.http_status() >= 500,
         }
@@ -220,6 +237,19 @@ impl BranchError {
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
             Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::CatalogNotEmpty { .. } => {
+                "move catalog.sqlite and the files beside it that begin so out of the data \
+                 directory, if they are to be replaced"
+                    .into()
+            }
+            Self::CatalogLost { .. } => {
+                "`argon repair --from-store`, with the settings of this server, makes it again"
+                    .into()
+            }
+            Self::StoreEmpty { .. } => "look at the settings of the store and --data-dir".into(),
+            Self::StoreDamaged { .. } => {
+                "`argon repair --from-store --keep-going` leaves out what cannot be read".into()
+            }
             Self::KeepNone => "take 1 or more: --keep-last 1".into(),
             Self::NoVersion { .. } => "see `argon branch list-versions NAME`".into(),
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
@@ -308,19 +338,18 @@ impl BranchError {
 
     /// The error and its causes on one line, as users read it.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
 }
 
 fn at(address: Option<&str>) -> String {
     address.map_or_else(String::new, |address| format!(" at {address}"))
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 macro_rules! wrap {

@@ -6,6 +6,7 @@
 //! DATA/work/BRANCH/mongod.log   mongod's log of the present or last life
 //! RUN/BRANCH/                   the directory of mongod's Unix socket
 //! DATA/sockets/P.B.sock         the Unix socket that branch B of project P has on request
+//! DATA/kept/BRANCH/             a dbpath that was put aside when the catalog was rebuilt; for people
 //! DATA/seed/ID/                 the same, for the volumes that branches start from
 //! ```
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use super::BranchError;
 use crate::base::blocking::blocking;
+use crate::base::ids::BranchId;
 
 /// A Unix socket's path ends at 107 bytes (unix(7)); the directory of a branch and mongod's name
 /// for its socket take this many of them.
@@ -60,10 +62,52 @@ impl Layout {
         Workspace { dir: self.data.join("seed").join(&id), run: self.run.join(&id) }
     }
 
+    /// The dbpaths that are here, of whichever branches.
+    pub(super) fn unsaved(&self) -> Result<Vec<Unsaved>, BranchError> {
+        let work = self.data.join("work");
+        let failed = |source| BranchError::local("list", &work, source);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&work).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let branch = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            let db = entry.path().join("db");
+            if let Some(branch) = branch
+                && db.is_dir()
+            {
+                found.push(Unsaved { branch, db });
+            }
+        }
+        found.sort_by_key(|unsaved| unsaved.branch);
+        Ok(found)
+    }
+
+    /// Moves a dbpath to where no branch uses it and nothing removes it; gives the place.
+    pub(super) fn put_aside(&self, unsaved: &Unsaved) -> Result<PathBuf, BranchError> {
+        let kept = self.data.join("kept");
+        make_private(&kept)?;
+        let place = (0_u32..)
+            .map(|number| match number {
+                0 => kept.join(unsaved.branch.to_string()),
+                more => kept.join(format!("{}-{more}", unsaved.branch)),
+            })
+            .find(|place| !place.exists())
+            .expect("there are fewer of them than numbers");
+        fs::rename(&unsaved.db, &place)
+            .map_err(|source| BranchError::local("put aside", &unsaved.db, source))?;
+        Ok(place)
+    }
+
     /// A file for something on its way in or out; removed at the next start at the latest.
     pub(super) fn temporary(&self, name: impl Display) -> PathBuf {
         self.data.join("tmp").join(name.to_string())
     }
+}
+
+/// A dbpath on this machine, of a branch that the catalog may not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unsaved {
+    pub(super) branch: BranchId,
+    pub(super) db: PathBuf,
 }
 
 /// The directories of one volume's life on this machine.
@@ -169,6 +213,27 @@ mod tests {
         let sockets = long.branch("b").socket_dir().to_owned();
         assert!(!sockets.starts_with(&deep));
         remove(sockets.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn what_lies_here_is_found_and_can_be_put_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path(), "test").unwrap();
+        assert_eq!(layout.unsaved().unwrap(), []);
+        let branch = BranchId::from_bytes([1; 16]);
+        fs::create_dir_all(dir.path().join("work/other/db")).unwrap();
+        for number in 0..3 {
+            let workspace = layout.branch(branch);
+            assert_eq!(layout.unsaved().unwrap(), [], "half restored is nothing");
+            let restoring = workspace.prepare().unwrap();
+            fs::write(restoring.join("number"), number.to_string()).unwrap();
+            workspace.adopt(&restoring).unwrap();
+            let found = layout.unsaved().unwrap();
+            assert_eq!(found, [Unsaved { branch, db: workspace.db() }]);
+            let place = layout.put_aside(&found[0]).unwrap();
+            assert_eq!(fs::read_to_string(place.join("number")).unwrap(), number.to_string());
+        }
+        assert_eq!(fs::read_dir(dir.path().join("kept")).unwrap().count(), 3);
     }
 
     #[test]

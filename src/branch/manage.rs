@@ -1,7 +1,7 @@
 //! What the admin API and the proxy ask of branches.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use argon_admin::types::{self, BranchState};
@@ -15,7 +15,10 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, news, retention, seed, server_lease, view};
+use super::{
+    BranchError, Damage, base, create, doors, history, identity, news, rebuild, retention, seed,
+    server_lease, view,
+};
 use crate::archive;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
@@ -25,7 +28,7 @@ use crate::base::name::Name;
 use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::Head;
+use crate::volume::{Head, Volumes};
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -40,9 +43,12 @@ impl Branches {
     /// to speak for it, which takes a few seconds the first time.
     ///
     /// # Errors
-    /// The data directory or the catalog cannot be used, or mongod does not start.
+    /// The data directory or the catalog cannot be used, or mongod does not start;
+    /// [`BranchError::CatalogLost`] where the data directory was used before, and its catalog is
+    /// new, and the store has branches.
     pub async fn open(parts: Parts, settings: Settings) -> Result<Self, BranchError> {
-        let server = server_id(&parts)?;
+        meet_the_store(&parts, &settings.data_dir).await?;
+        let server = identity::server_id(&parts.catalog, &settings.data_dir, &*parts.clock)?;
         let layout = Layout::new(&settings.data_dir, server)?;
         let shared = Shared::new(parts, settings, layout, server)?;
         shared.volumes.prepare().await?;
@@ -482,16 +488,29 @@ impl Branches {
     }
 }
 
-/// The data directory's own id: what a branch's head names as its owner.
-fn server_id(parts: &Parts) -> Result<ServerId, BranchError> {
-    const KEY: &str = "server";
-    let known = parts.catalog.fact(KEY)?.and_then(|id| String::from_utf8(id).ok());
-    if let Some(id) = known.and_then(|id| id.parse().ok()) {
-        return Ok(id);
+/// A catalog that no server used yet, and a store that has branches: another machine's, or other
+/// servers' too. They become known here with all their versions. Where this very data directory was
+/// used before, its catalog was lost, and with it what only somebody can tell who knows why.
+async fn meet_the_store(parts: &Parts, data_dir: &Path) -> Result<(), BranchError> {
+    let volumes = Volumes::new(parts.store.clone(), parts.clock.clone());
+    if !identity::is_new(&parts.catalog)? || !volumes.has_heads().await? {
+        return Ok(());
     }
-    let id = ServerId::generate(parts.clock.now());
-    parts.catalog.set_fact(KEY, id.to_string().as_bytes())?;
-    Ok(id)
+    if identity::was_used(data_dir)? {
+        return Err(BranchError::CatalogLost { store: parts.store.describe() });
+    }
+    let (store, clock) = (parts.store.clone(), parts.clock.clone());
+    let found = rebuild(&parts.catalog, store, data_dir, clock, Damage::Refuse).await?;
+    info!(
+        projects = found.projects,
+        branches = found.branches,
+        versions = found.versions,
+        "the catalog is new: it was filled with what the store has"
+    );
+    for note in found.notes {
+        warn!("{note}");
+    }
+    Ok(())
 }
 
 /// Suspends every branch that has writes of its own, a few at a time.

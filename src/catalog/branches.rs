@@ -24,14 +24,7 @@ impl Catalog {
     /// Adds a branch, whose project and versions must be there; [`CatalogError::NameTaken`] where
     /// a live branch of the project has its name.
     pub fn insert_branch(&self, branch: &BranchRow) -> Result<(), CatalogError> {
-        let sql = format!(
-            "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-             ?14, ?15)",
-            BranchRow::COLUMNS
-        );
-        write(&self.lock(), &sql, branch)
-            .map(drop)
-            .map_err(CatalogError::failed_to_name("insert a branch", &branch.name))
+        insert(&self.lock(), branch)
     }
 
     /// Writes every column of a branch; [`CatalogError::NameTaken`] where that would bring back a
@@ -103,6 +96,18 @@ impl Catalog {
         rows::select(&self.lock(), &sql, values, BranchRow::read)
             .map_err(CatalogError::failed("read branches"))
     }
+}
+
+/// Adds a branch on an open transaction or alone.
+pub(super) fn insert(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogError> {
+    let sql = format!(
+        "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
+         ?14, ?15)",
+        BranchRow::COLUMNS
+    );
+    write(connection, &sql, branch)
+        .map(drop)
+        .map_err(CatalogError::failed_to_name("insert a branch", &branch.name))
 }
 
 fn update(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogError> {

@@ -10,6 +10,7 @@
 
 mod branches;
 mod error;
+mod fill;
 mod projects;
 mod rows;
 mod schema;
@@ -23,6 +24,7 @@ use rusqlite::Connection;
 
 pub use branches::Deleted;
 pub use error::CatalogError;
+pub use fill::Contents;
 pub use rows::{BranchRow, LocalData, ProjectRow, VersionRow};
 
 /// An open catalog.

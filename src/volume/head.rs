@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use super::envelope::{self, Kind};
 use super::error::VolumeError;
 use super::format::{FormatError, ms, optional_ms};
+use super::listing::no_id;
 use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::base::name::Name;
-use crate::store::{Condition, ETag, StoreError};
+use crate::store::{Condition, ETag, Key, StoreError};
 
 /// A branch, as the store knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,11 @@ impl Head {
     /// The object.
     pub(super) fn seal(&self) -> Result<Bytes, FormatError> {
         envelope::seal(Kind::Head, self)
+    }
+
+    /// Reads the object under this key.
+    pub(super) fn open_at(key: &Key, object: &[u8]) -> Result<Self, FormatError> {
+        Self::open(keys::id(keys::HEADS, key).ok_or_else(no_id)?, object)
     }
 
     /// Reads the object of the branch with this id.

@@ -19,7 +19,7 @@ impl Volumes {
     /// # Errors
     /// The store fails, or one of them cannot be read: then nobody knows what is needed.
     pub async fn heads(&self) -> Result<Vec<Head>, VolumeError> {
-        self.documents(keys::HEADS, open_head).await?.into_iter().collect()
+        self.documents(keys::HEADS, Head::open_at).await?.into_iter().collect()
     }
 
     /// The id of every branch that has a head.
@@ -62,7 +62,11 @@ impl Volumes {
         T: std::str::FromStr + std::fmt::Display,
     {
         let keys = self.keys_under(prefix).await?;
-        keys.iter().map(|key| keys::id(prefix, key).ok_or_else(|| no_id(key))).collect()
+        keys.iter()
+            .map(|key| {
+                keys::id(prefix, key).ok_or_else(|| VolumeError::damaged(key, "its key")(no_id()))
+            })
+            .collect()
     }
 
     /// What `read` makes of every object under a prefix, in the order of the keys; what is damaged
@@ -116,17 +120,7 @@ impl Volumes {
     }
 }
 
-/// The head under this key.
-pub(super) fn open_head(key: &Key, object: &[u8]) -> Result<Head, FormatError> {
-    Head::open(branch_of(key)?, object)
-}
-
-fn branch_of(key: &Key) -> Result<BranchId, FormatError> {
-    keys::id(keys::HEADS, key).ok_or_else(|| FormatError::invalid(NO_ID))
-}
-
-const NO_ID: &str = "its key does not end with an id";
-
-fn no_id(key: &Key) -> VolumeError {
-    VolumeError::damaged(key, "its key")(FormatError::invalid(NO_ID))
+/// A key says which object it is of.
+pub(super) fn no_id() -> FormatError {
+    FormatError::invalid("its key does not end with an id")
 }

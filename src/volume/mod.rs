@@ -48,6 +48,7 @@ mod scrub;
 mod scrubbing;
 mod server_lease;
 mod stretch;
+mod survey;
 #[cfg(test)]
 mod testing;
 mod upload;
@@ -77,6 +78,7 @@ pub use project::Project;
 pub use restore::Restored;
 pub use scrub::{Damage, Hurt, Scrubbed};
 pub use server_lease::ServerLease;
+pub use survey::Survey;
 pub use version::{Cause, MongodVersion, Version};
 
 /// The newest layout of keys that is known here.

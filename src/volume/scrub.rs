@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::error::VolumeError;
 use super::fetch::{Wanted, fetch, plan};
 use super::head::Head;
-use super::listing::open_head;
 use super::mark::Needed;
 use super::pack::PackKind;
 use super::project::Project;
@@ -94,7 +93,7 @@ struct Scrub {
 
 impl Scrub {
     async fn names(&mut self, volumes: &Volumes) -> Result<Names, VolumeError> {
-        let heads = self.sound(volumes.documents(keys::HEADS, open_head).await?);
+        let heads = self.sound(volumes.documents(keys::HEADS, Head::open_at).await?);
         let read = |_: &Key, object: &[u8]| Project::open(object);
         let projects = self.sound(volumes.documents(keys::PROJECTS, read).await?);
         Ok(Names { heads, projects })
