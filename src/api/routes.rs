@@ -27,6 +27,8 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
     let (routes, document) = OpenApiRouter::<App>::with_openapi(Document::openapi())
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
+        .routes(routes!(projects::set_retention))
+        .routes(routes!(projects::preview_retention))
         .routes(routes!(branches::list, branches::create))
         .routes(routes!(branches::show, branches::delete))
         .routes(routes!(branches::suspend))

@@ -15,3 +15,4 @@ pub mod limits;
 pub mod metrics;
 pub mod name;
 pub mod parallel;
+pub mod retention;

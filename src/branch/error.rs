@@ -50,6 +50,8 @@ pub enum BranchError {
     NoVersion { version: String },
     #[error("branch `{branch}` had no version yet at {time}; its first is of {first}")]
     BeforeFirstVersion { branch: Name, time: String, first: String },
+    #[error("a branch keeps one version at least")]
+    KeepNone,
     #[error(transparent)]
     Label(#[from] InvalidLabel),
     #[error("version {version} of branch `{branch}` is called `{label}` already")]
@@ -127,6 +129,7 @@ impl BranchError {
             Self::NotDeleted { .. } => ("branch_not_deleted", 409),
             Self::UnknownVersion { .. } | Self::NoVersion { .. } => ("unknown_version", 404),
             Self::BeforeFirstVersion { .. } => ("before_first_version", 409),
+            Self::KeepNone => ("invalid_retention", 422),
             Self::Label(_) => ("invalid_label", 422),
             Self::LabelTaken { .. } => ("label_taken", 409),
             Self::Time(_) => ("invalid_time", 422),
@@ -197,6 +200,7 @@ impl BranchError {
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
             Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::KeepNone => "take 1 or more: --keep-last 1".into(),
             Self::NoVersion { .. } => "see `argon branch list-versions NAME`".into(),
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
                 format!("see `argon branch list-versions {branch}`")

@@ -15,15 +15,16 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, seed, view};
+use super::{BranchError, base, create, doors, history, retention, seed, view};
 use crate::archive;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::metrics::Observed;
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::{Head, Project};
+use crate::volume::Head;
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -70,14 +71,14 @@ impl Branches {
         }
         let base = Some(base::loaded(&self.shared).await?);
         let created = self.shared.clock.now();
-        let row = ProjectRow { id: ProjectId::generate(created), name, created, base };
+        let (id, retention) = (ProjectId::generate(created), Retention::default());
+        let row = ProjectRow { id, name, created, base, retention };
         self.shared.catalog.insert_project(&row).map_err(|error| match error {
             CatalogError::NameTaken { .. } => exists(row.name.clone()),
             other => other.into(),
         })?;
         // For whoever has the store alone and must make the catalog again.
-        let kept = Project { id: row.id, name: row.name.clone(), created, base };
-        if let Err(error) = self.shared.volumes.save_project(&kept).await {
+        if let Err(error) = self.shared.volumes.save_project(&retention::kept(&row)).await {
             self.shared.catalog.delete_project(row.id)?;
             return Err(error.into());
         }
@@ -103,6 +104,7 @@ impl Branches {
             let names: Vec<_> = live.iter().map(|cell| cell.name.to_string()).collect();
             return Err(BranchError::ProjectNotEmpty { project: name, branches: names.join(", ") });
         }
+        let _turn = self.shared.changing.lock().await;
         for deleted in self.shared.catalog.branches(row.id, Deleted::Only)? {
             self.purge_id(deleted.id).await?;
         }
@@ -283,6 +285,7 @@ impl Branches {
         project: &str,
         branch: &str,
     ) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         if self.shared.live(&cell.project, &cell.name).is_ok() {
             let (project, branch) = (cell.project.clone(), cell.name.clone());
@@ -302,13 +305,15 @@ impl Branches {
     /// # Errors
     /// There is no deleted branch of that name or id.
     pub async fn purge(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         let last = view::branch(&self.shared, &cell)?;
         self.purge_id(cell.id).await?;
         Ok(last)
     }
 
-    async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+    /// The caller keeps those away who would bring it back.
+    pub(super) async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
         self.shared.volumes.delete_head(id).await?;
         self.shared.catalog.purge_branch(id)?;
         self.shared.cells.remove(&id);

@@ -20,6 +20,7 @@ mod manage;
 mod parked;
 mod reconcile;
 mod report;
+mod retention;
 mod save;
 mod seed;
 mod shared;

@@ -125,6 +125,7 @@ async fn a_version_that_is_gone_or_damaged_is_told_to_whom_it_belongs() {
         name: "shop".parse().unwrap(),
         created: head(1).created,
         base: Some(bench.old),
+        retention: Default::default(),
     };
     bench.volumes.save_project(&project).await.unwrap();
     bench.store.delete(&keys::version(bench.old)).await.unwrap();

@@ -15,6 +15,7 @@ mod operation;
 mod output;
 mod progress;
 mod project;
+mod retention;
 mod server;
 mod session;
 

@@ -11,8 +11,8 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, List, OpenPort, Operation,
-    OperationStatus, Project, Status, TakeSnapshot, Version,
+    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort,
+    Operation, OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
 };
 use address::segment;
 use http::Http;
@@ -78,6 +78,25 @@ impl Client {
     /// Begins to delete a project.
     pub fn delete_project(&self, project: &str) -> Result<Operation, ClientError> {
         self.http.delete(&format!("/v1/projects/{}", segment(project)))
+    }
+
+    /// Begins to set which versions and deleted branches a project keeps.
+    pub fn set_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Operation, ClientError> {
+        self.http.put(&format!("/v1/projects/{}/retention", segment(project)), rules)
+    }
+
+    /// What such rules would let go now.
+    pub fn preview_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Vec<Leaving>, ClientError> {
+        let path = format!("/v1/projects/{}/retention/preview", segment(project));
+        self.http.post::<List<_>>(&path, rules).map(|list| list.items)
     }
 
     /// A project's branches.

@@ -65,6 +65,8 @@ pub enum OperationKind {
     PinVersion,
     /// Let it go when its time comes.
     UnpinVersion,
+    /// Set which versions and deleted branches a project keeps.
+    SetRetention,
     /// Set the archive that new projects start from.
     SetBase,
     /// Delete from the store what nothing needs.
@@ -120,6 +122,7 @@ impl OperationKind {
             Self::SnapshotBranch => "snapshot branch",
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
+            Self::SetRetention => "set retention",
             Self::SetBase => "set base",
             Self::CollectGarbage => "collect garbage",
             Self::Scrub => "scrub",
@@ -164,6 +167,7 @@ mod tests {
             SnapshotBranch,
             PinVersion,
             UnpinVersion,
+            SetRetention,
             SetBase,
             CollectGarbage,
             Scrub,
