@@ -31,6 +31,8 @@ mod keys;
 mod listing;
 mod mark;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod model;
 mod pack;
 mod page;
@@ -51,6 +53,8 @@ mod upload;
 mod uploads;
 mod version;
 mod whole;
+#[cfg(test)]
+mod world;
 
 use std::sync::Arc;
 
