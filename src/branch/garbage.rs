@@ -1,6 +1,5 @@
 //! Garbage collection and scrub of the whole store: when, and what people are told of it.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use argon_admin::types;
@@ -13,7 +12,7 @@ use crate::base::limits::GC_PATIENCE;
 use crate::volume::{Collect, Collected, Mode, Scrubbed, Tally};
 
 impl Branches {
-    /// One run of garbage collection. `progress` is told where it has got to, in words.
+    /// One run of retention and garbage collection. `progress` is told where it has got to, in words.
     ///
     /// # Errors
     /// The store fails, is damaged, or another server does the same.
@@ -22,10 +21,17 @@ impl Branches {
         how: types::CollectGarbage,
         progress: &(dyn Fn(String) + Send + Sync),
     ) -> Result<types::Collected, BranchError> {
-        let mode = if how.dry_run { Mode::DryRun } else { Mode::Run };
+        // A dry run purges no branch whose time is over, so it does not count what that frees.
+        let (mode, given_up) = match how.dry_run {
+            true => (Mode::DryRun, self.let_go()?),
+            false => (Mode::Run, self.retain().await?),
+        };
         let min_age = self.shared.settings.garbage.min_age;
-        let request = Collect { mode, min_age, given_up: HashSet::new() };
+        let request = Collect { mode, min_age, given_up };
         let collected = self.shared.volumes.collect(&request, progress).await?;
+        if mode == Mode::Run {
+            self.forget(&collected.versions)?;
+        }
         Ok(view(mode, &collected))
     }
 

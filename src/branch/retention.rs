@@ -40,7 +40,13 @@ impl Branches {
                 self.purge_when_deleted_everywhere(&row).await?;
             }
         }
-        let all = Rows::read(shared)?;
+        self.let_go()
+    }
+
+    /// The versions that no rule keeps. Changes nothing.
+    pub(super) fn let_go(&self) -> Result<HashSet<VersionId>, BranchError> {
+        let (all, now) = (Rows::read(&self.shared)?, self.shared.clock.now());
+        let projects = self.shared.projects();
         Ok(projects.iter().flat_map(|project| all.let_go(project, now)).collect())
     }
 

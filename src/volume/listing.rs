@@ -43,7 +43,8 @@ impl Volumes {
         let listed = self.listed(keys::VERSIONS).await?.into_iter();
         listed
             .map(|entry| {
-                let id = keys::id(keys::VERSIONS, &entry.key).ok_or_else(|| no_id(&entry.key))?;
+                let id = keys::id(keys::VERSIONS, &entry.key)
+                    .ok_or_else(|| VolumeError::damaged(&entry.key, "its key")(no_id()))?;
                 Ok((id, entry))
             })
             .collect()

@@ -33,6 +33,8 @@ mod keys;
 mod listing;
 mod mark;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod model;
 mod pack;
 mod page;
@@ -55,6 +57,8 @@ mod upload;
 mod uploads;
 mod version;
 mod whole;
+#[cfg(test)]
+mod world;
 
 use std::sync::Arc;
 

@@ -284,7 +284,9 @@ impl SecondLook<'_> {
         if !self.faults.keys().any(|(kind, _)| *kind == PackKind::Blocks) {
             return Ok(hurt);
         }
-        for (page, content) in self.volumes.read_pages(root, sound).await? {
+        let mut pages = self.volumes.read_pages(root, sound).await?;
+        pages.sort_unstable_by_key(|(page, _)| (page.file, page.index));
+        for (page, content) in pages {
             for reference in content.slots().iter().flatten() {
                 let place = (PackKind::Blocks, reference.pack);
                 let block = Wanted { reference: *reference, ..page };
