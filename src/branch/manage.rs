@@ -24,7 +24,7 @@ use crate::base::metrics::Observed;
 use crate::base::name::Name;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::{Head, Project};
+use crate::volume::{Head, Project, VolumeError};
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -320,6 +320,14 @@ impl Branches {
     }
 
     async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+        match self.shared.volumes.head(id).await {
+            // Another server brought it back, and may be using it.
+            Ok((head, _)) if head.deleted.is_none() => {
+                return Err(BranchError::NotDeleted { branch: head.branch_name });
+            }
+            Ok(_) | Err(VolumeError::NoHead { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.shared.volumes.delete_head(id).await?;
         failpoint("purge.head");
         self.shared.catalog.purge_branch(id)?;
