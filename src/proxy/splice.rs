@@ -157,6 +157,7 @@ mod tests {
     use super::super::response::{Broken, relay_reply};
     use super::*;
     use crate::base::metrics::Metrics;
+    use crate::branch::Standing;
     use crate::wire::{MsgFlags, encode_msg};
 
     fn reply(bytes: usize) -> Vec<u8> {
@@ -181,7 +182,8 @@ mod tests {
             far.read_to_end(&mut got).await.map(|_| got)
         });
         let (drain, metrics) = (CancellationToken::new(), Metrics::new());
-        let done = relay_reply(&mut branch, &mut client, 5, &drain, &metrics, || false).await;
+        let done =
+            relay_reply(&mut branch, &mut client, 5, &drain, &metrics, || Standing::Good).await;
         drop((branch, client));
         writing.await.unwrap().ok();
         (done, reading.await.unwrap().unwrap())
@@ -217,7 +219,8 @@ mod tests {
         tokio::spawn(async move { mongod.write_all(&reply(10_000_000)).await });
         tokio::spawn(async move { far.read_exact(&mut [0; 500_000]).await.map(drop) });
         let (drain, metrics) = (CancellationToken::new(), Metrics::new());
-        let done = relay_reply(&mut branch, &mut client, 5, &drain, &metrics, || false).await;
+        let done =
+            relay_reply(&mut branch, &mut client, 5, &drain, &metrics, || Standing::Good).await;
         assert!(matches!(done, Err(Broken::Client(ProxyError::Client { .. }))), "{done:?}");
     }
 
