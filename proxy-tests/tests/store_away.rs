@@ -7,6 +7,7 @@ use argon_admin::types::{Branch, BranchState};
 use proxy_tests::driver;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::Setup;
+use proxy_tests::wait::eventually_async;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()> {
@@ -44,4 +45,31 @@ async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()
     assert_eq!((dev.error, dev.saving_since), (None, None));
     assert_eq!(changes(&client).await?, ["before", "while it is away", "woken from the disk"]);
     insert(&sleeping, "it was only away").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_for_longer_than_the_lease_silences_its_branches() -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("store-").tempdir()?;
+    let (store, away) = (folder.path().join("store"), folder.path().join("away"));
+    let store_dir = store.to_string_lossy();
+    let arguments = ["--store-dir", &store_dir, "--lease-ttl", "1s"];
+    let server = Setup::new()?.arguments(&arguments).start()?;
+    server.project("demo")?;
+    let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&client, "before").await?;
+    fs::rename(&store, &away)?;
+    let silent = || async {
+        let refused = insert(&client, "after the lease, or not").await.err();
+        Ok(refused.filter(|error| format!("{error:#}").contains("lease")))
+    };
+    eventually_async("the lease ends", silent).await?;
+    // It is not stopped for that: nobody else can have taken it over.
+    assert_eq!(server.show("dev")?.state, BranchState::Running);
+    fs::rename(&away, &store)?;
+    let heard = || async { Ok(insert(&client, "it is back").await.ok()) };
+    eventually_async("it is answered for again", heard).await?;
+    let found = changes(&client).await?;
+    assert_eq!((found.first(), found.last()), (Some(&"before".into()), Some(&"it is back".into())));
+    assert_eq!(server.show("dev")?.epoch, 1, "it is the same life");
+    Ok(())
 }

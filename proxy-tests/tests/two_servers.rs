@@ -104,6 +104,23 @@ async fn a_server_that_was_killed_is_outlived_and_finds_its_writes_in_a_branch_o
     insert(&there, "undisturbed").await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_was_brought_back_elsewhere_cannot_be_purged() -> Result<()> {
+    let store = store()?;
+    let first = server(store.path(), "10m")?;
+    first.project("demo")?;
+    let here = driver::connect(&first.branch("dev", &["--empty"])?.uri).await?;
+    insert(&here, "kept").await?;
+    first.cli().run(&["branch", "delete", "dev"])?;
+    let second = server(store.path(), "10m")?;
+    second.cli().run(&["branch", "undelete", "dev"])?;
+    let failure = first.cli().fail(&["branch", "purge", "dev"])?;
+    ensure!(failure.stderr.contains("is not deleted"), "{}", failure.stderr);
+    assert_eq!(changes(&client(&second, "dev").await?).await?, ["kept"]);
+    second.cli().run(&["branch", "delete", "dev"])?;
+    first.cli().run(&["branch", "purge", "dev"]).map(drop)
+}
+
 /// Inserts numbers one after the other, and counts those that were acknowledged. What fails is not
 /// tried again.
 struct Writer {

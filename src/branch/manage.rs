@@ -28,7 +28,7 @@ use crate::base::name::Name;
 use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::{Head, Volumes};
+use crate::volume::{Head, VolumeError, Volumes};
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -333,6 +333,14 @@ impl Branches {
 
     /// The caller keeps those away who would bring it back.
     pub(super) async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+        match self.shared.volumes.head(id).await {
+            // Another server brought it back, and may be using it.
+            Ok((head, _)) if head.deleted.is_none() => {
+                return Err(BranchError::NotDeleted { branch: head.branch_name });
+            }
+            Ok(_) | Err(VolumeError::NoHead { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.shared.volumes.delete_head(id).await?;
         failpoint("purge.head");
         self.shared.catalog.purge_branch(id)?;

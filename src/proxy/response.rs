@@ -251,6 +251,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_server_that_may_not_speak_for_the_branch_passes_nothing_on() {
+        let mut scene = Scene::new();
+        scene.mongod.write_all(&reply(9, 5, MsgFlags::NONE, 10)).await.unwrap();
+        let (metrics, lapsed) = (Metrics::new(), || Standing::Lapsed);
+        let (branch, client) = (&mut scene.branch, &mut scene.client);
+        let relayed = relay_reply(branch, client, 5, &scene.drain, &metrics, lapsed).await;
+        assert!(matches!(relayed, Err(Broken::Lapsed { answers: 5 })), "{relayed:?}");
+        assert!(scene.got().await.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_mongod_that_dies_between_replies_leaves_a_client_that_can_be_told() {
         let first = reply(9, 5, MsgFlags::MORE_TO_COME, 0);
         let wrong = reply(9, 6, MsgFlags::NONE, 0);
