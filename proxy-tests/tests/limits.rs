@@ -102,7 +102,11 @@ fn who_does_not_say_hello_in_time_is_let_go() -> Result<()> {
         assert_eq!(got.len(), answers * 38, "{got:?}");
         assert!(begun.elapsed() >= wait, "{:?}", begun.elapsed());
     }
-    assert_eq!(metric(&server, "argon_turned_away_total{reason=\"late\"}")?, 4);
+    // Nor do pings keep a connection.
+    let mut client = Raw::connect(&server.listen)?;
+    client.ask(&ping())?;
+    eventually("who only pings is let go", || Ok(client.ask(&ping()).is_err().then_some(())))?;
+    assert_eq!(metric(&server, "argon_turned_away_total{reason=\"late\"}")?, 5);
     // Who has said it may be silent.
     let mut client = Raw::connect(&server.listen)?;
     client.hello("argon.dev")?;

@@ -60,12 +60,12 @@ pub struct Values {
     /// ARGON_FIRST_MESSAGE_WAIT] [file: first_message_wait]
     #[arg(long, value_name = "TIME")]
     pub first_message_wait: Option<String>,
-    /// Close a connection that has said no hello and is silent for this time [default: 30s] [env:
+    /// Close a connection that has said no hello this long after its first message [default: 30s] [env:
     /// ARGON_HELLO_WAIT] [file: hello_wait]
     #[arg(long, value_name = "TIME")]
     pub hello_wait: Option<String>,
     /// Largest message, and so most memory, of a connection that has said no hello, bytes [default:
-    /// 65536] [env: ARGON_FIRST_MESSAGE_BYTES] [file: first_message_bytes]
+    /// 16384] [env: ARGON_FIRST_MESSAGE_BYTES] [file: first_message_bytes]
     #[arg(long, value_name = "BYTES")]
     pub first_message_bytes: Option<String>,
     /// Largest message of a client, bytes; drivers split their writes accordingly [default:

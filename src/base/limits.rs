@@ -13,7 +13,7 @@ pub const MESSAGE_BYTES_MAX: usize = 48_000_000;
 
 /// Largest message accepted before a connection said a valid hello, bytes. A hello is some
 /// hundred bytes: 128 of appName, 512 of `client`, and authentication's first step.
-pub const FIRST_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+pub const FIRST_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// Size of a volume's block, bytes.
 pub const BLOCK_BYTES: usize = 64 * 1024;
@@ -66,7 +66,7 @@ pub const BRANCH_CONNECTIONS_MAX: usize = 4_000;
 /// How long a new connection may take to send its first message.
 pub const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(30);
 
-/// How long a connection that has sent messages, but no hello, may be silent.
+/// How long after its first message a connection may go on without a hello.
 pub const HELLO_WAIT: Duration = Duration::from_secs(30);
 
 /// How long a client may stand still inside a message, sending or taking it, before its connection
@@ -86,7 +86,7 @@ pub const UNPACKED_BYTES_MAX: usize = RELAY_BYTES;
 pub const BACK_SWEEP: Duration = Duration::from_millis(100);
 
 /// Most connections that wait in a branch's pool; each holds a thread of mongod's.
-pub const BACKS_AT_REST_MAX: usize = 16;
+pub const BACKS_AT_REST_MAX: usize = 64;
 
 /// How long one waits there before it is closed.
 pub const BACK_REST: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! A byte stream with what was read ahead of need, client's and mongod's side alike.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -10,13 +10,17 @@ use std::time::Duration;
 use bytes::BufMut;
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::splice::Socket;
 use crate::base::limits::RELAY_BYTES;
 use crate::wire::{Header, WireError};
 
 /// Read at once where nothing says that more will come: most commands are smaller.
 const SMALL_BYTES: usize = 4 * 1024;
+
+/// Between two looks whether a client hung up that sent more than is read ahead of it.
+const HANG_UP_LOOK: Duration = Duration::from_secs(1);
 
 /// What a connection that waits for its next message keeps of its buffer, for the next one.
 const KEPT_BYTES: usize = 512;
@@ -34,6 +38,11 @@ pub(super) struct Connection<S> {
 impl<S> Connection<S> {
     pub(super) fn new(stream: S) -> Self {
         Self { stream, buffer: Vec::new(), handled: 0 }
+    }
+
+    /// The stream itself. Who takes bytes from it must have handled all that is ahead.
+    pub(super) fn stream(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     /// What was read and not yet handled.
@@ -113,6 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.read_buf(&mut limited).await
     }
 
+    /// Waits until something is ahead; `false` is the end of the stream. Cancel safe.
+    pub(super) async fn begun(&mut self) -> Result<bool, WireError> {
+        let nothing = self.ahead().is_empty();
+        Ok(!nothing || self.fill().await.map_err(WireError::io("read a message"))? > 0)
+    }
+
     /// Waits until a whole header is ahead and reads it without taking it; `None` is the end of
     /// the stream between messages. Cancel safe.
     pub(super) async fn header(&mut self) -> Result<Option<Header>, WireError> {
@@ -150,23 +165,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(&self.ahead()[..left.min(self.ahead().len())])
     }
 
-    /// Returns when the peer closed the connection, reading ahead what it sends meanwhile. With a
-    /// full buffer the end cannot be seen, and this never returns. Cancel safe.
-    pub(super) async fn closed(&mut self) {
-        self.closed_within(RELAY_BYTES).await
-    }
-
-    /// The same, with at most `limit` bytes ahead.
-    pub(super) async fn closed_within(&mut self, limit: usize) {
-        while self.ahead().len() < limit.min(RELAY_BYTES) {
-            match self.fill().await {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-        }
-        pending().await
-    }
-
     /// Whether the connection is open and silent right now, as one at rest must be.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.ahead().is_empty() && self.fill().now_or_never().is_none()
@@ -192,6 +190,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         };
         // The connection ends here whatever comes of it.
         let _ = timeout(patience, goodbye).await;
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Socket + Unpin> Connection<S> {
+    /// Returns when the peer closed the connection, reading ahead what it sends meanwhile. With a
+    /// full buffer it looks for the end now and then. Cancel safe.
+    pub(super) async fn closed(&mut self) {
+        self.closed_within(RELAY_BYTES).await
+    }
+
+    /// The same, with at most `limit` bytes ahead.
+    pub(super) async fn closed_within(&mut self, limit: usize) {
+        while self.ahead().len() < limit.min(RELAY_BYTES) {
+            match self.fill().await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+        while !self.stream.is_hung_up() {
+            sleep(HANG_UP_LOOK).await;
+        }
     }
 }
 

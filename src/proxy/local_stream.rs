@@ -7,6 +7,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+use super::splice::{Pipe, Socket};
 
 /// See the module.
 #[derive(Debug)]
@@ -64,6 +67,26 @@ impl AsyncRead for LocalStream {
             unsafe { buffer.assume_init(count) };
             buffer.advance(count);
             return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl Socket for LocalStream {
+    const SPLICES: bool = true;
+
+    fn poll_drain(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &Pipe,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut readable = ready!(self.stream.poll_read_ready(context))?;
+            if let Ok(moved) =
+                readable.try_io(|stream| pipe.take_from(stream.get_ref().as_fd(), count))
+            {
+                return Poll::Ready(moved);
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::splice::{Pipe, Socket};
+
 /// Counts what goes through it.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
@@ -28,7 +30,25 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> Metered<S> {
+impl<S: Socket> Socket for Metered<S> {
+    const SPLICES: bool = S::SPLICES;
+
+    fn is_hung_up(&self) -> bool {
+        self.stream.is_hung_up()
+    }
+
+    fn poll_feed(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &Pipe,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        let sent = self.stream.poll_feed(context, pipe, count);
+        self.count(sent)
+    }
+}
+
+impl<S> Metered<S> {
     fn count(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = sent {
             self.sent.inc_by(bytes as u64);

@@ -38,6 +38,7 @@ mod scenes;
 mod scripted;
 mod session;
 mod skim;
+mod splice;
 
 pub use binding::Binding;
 pub use error::ProxyError;

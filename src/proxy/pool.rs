@@ -113,11 +113,12 @@ impl Pool {
         }
     }
 
-    fn rest(&self, back: Back, front: u64) {
+    fn rest(&self, mut back: Back, front: u64) {
         let mut inner = self.lock();
         if self.is_closed() || back.tie == Tie::Pinned {
             return;
         }
+        back.connection.shrink();
         inner.resting.push(Resting { back, front, since: Instant::now() });
         if inner.resting.len() > BACKS_AT_REST_MAX {
             inner.resting.remove(0);

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::error::ProxyError;
 use super::metered::Metered;
 use super::session::{House, Session};
+use super::splice::Socket;
 use crate::base::gauge::Counted;
 use crate::base::limits::DRAIN_WAIT;
 use crate::base::metrics::TurnedAway;
@@ -46,7 +47,7 @@ impl Reception {
     /// Serves a client, or turns it away. `door` is the branch's own way that it came by.
     pub(super) fn welcome<S>(&self, stream: S, peer: impl Display, door: Option<&Arc<Door>>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
     {
         let Some(counted) = self.admit(&peer) else { return };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

@@ -10,9 +10,13 @@ use super::connection::Connection;
 use super::dying::{HEAD_BYTES, last_words, suspicious};
 use super::error::ProxyError;
 use super::request::unless_stalled;
+use super::splice::{Pipe, Socket};
 use crate::base::limits::RELAY_BYTES;
 use crate::base::metrics::{Metrics, Step};
 use crate::wire::{Header, MsgFlags, OpCode, WireError};
+
+/// Less than this is copied, bytes: a pipe costs some system calls.
+const SPLICE_BYTES_MIN: usize = 4 * RELAY_BYTES;
 
 /// Why a reply did not reach the client whole.
 #[derive(Debug)]
@@ -47,8 +51,8 @@ pub(super) async fn relay_reply<C, B>(
     is_over: impl Fn() -> bool,
 ) -> Result<(), Broken>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Socket + Unpin,
+    B: AsyncRead + AsyncWrite + Socket + Unpin,
 {
     let mut answers = id;
     loop {
@@ -116,11 +120,17 @@ async fn pass_on<C, B>(
     answers: i32,
 ) -> Result<(), Broken>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
+    C: AsyncRead + AsyncWrite + Socket + Unpin,
+    B: AsyncRead + AsyncWrite + Socket + Unpin,
 {
     let whole = header.length as usize;
     let mut left = whole;
+    if C::SPLICES && B::SPLICES && whole >= SPLICE_BYTES_MIN {
+        // Without a descriptor to spare, all of it is copied.
+        if let Ok(pipe) = Pipe::new() {
+            return splice_on(&pipe, branch, client, whole).await;
+        }
+    }
     while left > 0 {
         let chunk = branch.chunk(left).await.map_err(|source| match left == whole {
             true => Broken::Branch { source, answers },
@@ -132,6 +142,40 @@ where
         left -= count;
     }
     unless_stalled(client.flush()).await.map_err(Broken::Client)
+}
+
+/// Passes a reply on, of which only what is ahead already is ever in this process.
+async fn splice_on<C: Socket, B: Socket>(
+    pipe: &Pipe,
+    branch: &mut Connection<B>,
+    client: &mut Connection<C>,
+    whole: usize,
+) -> Result<(), Broken> {
+    let torn = |source| Broken::Client(ProxyError::Torn { source });
+    let mut left = whole;
+    // Together with what follows: the client is not woken for a few bytes.
+    let head = pipe.put(&branch.ahead()[..branch.ahead().len().min(whole)]);
+    let mut held = head.map_err(WireError::io("put a reply into a pipe")).map_err(torn)?;
+    branch.consume(held);
+    left -= held;
+    loop {
+        if left > 0 {
+            let moved = match pipe.fill(branch.stream(), left).await {
+                Ok(0) => return Err(torn(WireError::Cut { expected: left, got: 0 })),
+                moved => moved.map_err(WireError::io("read a message's body")).map_err(torn)?,
+            };
+            held += moved;
+            left -= moved;
+        }
+        let written = async {
+            pipe.empty(client.stream(), held).await.map_err(WireError::io("write a message"))
+        };
+        unless_stalled(written).await.map_err(Broken::Client)?;
+        if left == 0 {
+            return Ok(());
+        }
+        held = 0;
+    }
 }
 
 #[cfg(test)]

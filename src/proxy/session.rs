@@ -26,6 +26,7 @@ use super::pool::{Pools, Seat};
 use super::reply::{Code, Refusal, Retry, Sent, dead_reference, nothing_to_tidy};
 use super::request::{Request, Side, unless_stalled};
 use super::response::{Broken, relay_reply};
+use super::splice::Socket;
 use crate::base::clock::Clock;
 use crate::base::limits::{ClientLimits, PARKED_AHEAD_BYTES, RELAY_BYTES, UNPACKED_BYTES_MAX};
 use crate::base::metrics::{Metrics, Step};
@@ -65,8 +66,8 @@ pub(super) struct Session<S> {
     last_reply_id: i32,
     /// The branch's own way that the client came by.
     door: Option<Arc<Door>>,
-    /// Whether anything was said yet.
-    spoke: bool,
+    /// When anything was said first.
+    spoke: Option<Instant>,
 }
 
 /// What a command needs to be relayed.
@@ -92,7 +93,7 @@ enum Failure {
     },
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+impl<S: AsyncRead + AsyncWrite + Socket + Unpin> Session<S> {
     /// A session that nobody spoke in yet. When `drain` is cancelled, it ends after the command
     /// at hand.
     pub(super) fn new(house: Arc<House>, number: u64, stream: S, drain: CancellationToken) -> Self {
@@ -106,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             drain,
             last_reply_id: 0,
             door: None,
-            spoke: false,
+            spoke: None,
         }
     }
 
@@ -129,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn messages(&mut self) -> Result<(), ProxyError> {
         while let Some(header) = self.next_header().await? {
-            self.spoke = true;
+            self.spoke.get_or_insert_with(Instant::now);
             let (length, max) = (header.length as usize, self.house.limits.message_bytes);
             if length > max {
                 return Err(ProxyError::client(WireError::TooLarge { length, max }));
@@ -148,13 +149,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn next_header(&mut self) -> Result<Option<Header>, ProxyError> {
         self.client.shrink();
         let Self { client, greeting, drain, house, spoke, .. } = self;
-        let wait = match *spoke {
-            false => house.limits.first_message_wait,
-            true => house.limits.hello_wait,
+        // Whatever it says instead, a hello must come in time.
+        let wait = match spoke {
+            None => house.limits.first_message_wait,
+            Some(since) => house.limits.hello_wait.saturating_sub(since.elapsed()),
         };
         let header = async {
             match greeting {
-                Some(_) => client.header().await.map_err(ProxyError::client),
+                Some(_) => match client.begun().await.map_err(ProxyError::client)? {
+                    true => unless_stalled(client.header()).await,
+                    false => Ok(None),
+                },
                 None => first_header(client, wait, house.limits.first_message_bytes).await,
             }
         };
