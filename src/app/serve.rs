@@ -24,6 +24,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::compute::mongod::Mongod;
 use crate::compute::{ComputeError, ProcessCompute};
 use crate::proxy::{Binding, Proxy, ProxyError};
+use crate::store::Store;
 
 /// What new projects start from as long as nobody says otherwise.
 static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");

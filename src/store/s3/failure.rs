@@ -133,6 +133,7 @@ fn answered(status: u16, code: &str) -> Kind {
             return Kind::Expired;
         }
         "InvalidAccessKeyId"
+        | "NotSignedUp"
         | "SignatureDoesNotMatch"
         | "InvalidToken"
         | "RequestTimeTooSkewed"
@@ -212,6 +213,7 @@ mod tests {
             (409, "ConditionalRequestConflict", Kind::Collision),
             (400, "ExpiredToken", Kind::Expired),
             (403, "SignatureDoesNotMatch", Kind::NoCredentials),
+            (403, "NotSignedUp", Kind::NoCredentials),
             (403, "", Kind::Denied),
             (403, "QuotaExceeded", Kind::Full),
             (507, "", Kind::Full),

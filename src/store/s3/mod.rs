@@ -214,7 +214,7 @@ impl Bucket {
     async fn read_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes, StoreError> {
         let Range { start, end } = range;
         let short = |bytes| StoreError::ShortRange { key: key.clone(), bytes, end };
-        if start >= end || end - start > READ_BYTES_MAX {
+        if start >= end || end - start > READ_BYTES_MAX || i64::try_from(end).is_err() {
             // No range that a server understands, or one that is not to be held in memory.
             let bytes = self.size(key).await?;
             return match () {
