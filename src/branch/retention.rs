@@ -11,6 +11,7 @@ use std::sync::Arc;
 use argon_admin::types;
 use tracing::{info, warn};
 
+use super::reconcile::version_row;
 use super::shared::Shared;
 use super::state::State;
 use super::{BranchError, Branches, view};
@@ -31,7 +32,7 @@ impl Branches {
         let shared = &self.shared;
         // What the store says is pinned, is pinned.
         shared.catalog.set_pins(&shared.volumes.pins().await?)?;
-        forget_what_is_gone(shared).await?;
+        follow_the_store(shared).await?;
         let now = shared.clock.now();
         let projects = shared.projects();
         for row in shared.catalog.all_branches()? {
@@ -136,11 +137,25 @@ pub(super) fn kept(row: &ProjectRow) -> Project {
     Project { id, name, created, base, retention }
 }
 
-/// Garbage collection may have been cut off between the store and the catalog.
-async fn forget_what_is_gone(shared: &Arc<Shared>) -> Result<(), BranchError> {
+/// Enters versions of known branches that the catalog lacks, and takes out what is gone. Another
+/// server may have made them; a save may have been cut off before its head moved, and what it wrote
+/// would otherwise stay for ever; garbage collection may have been cut off between the store and
+/// the catalog.
+async fn follow_the_store(shared: &Arc<Shared>) -> Result<(), BranchError> {
     let there: HashSet<_> = shared.volumes.version_ids().await?.into_iter().collect();
+    let rows = shared.catalog.all_versions()?;
+    let known: HashSet<_> = rows.iter().map(|row| row.id).collect();
+    for id in there.difference(&known) {
+        let version = match shared.volumes.version(*id).await {
+            Err(VolumeError::NoVersion { .. }) => continue,
+            version => version?,
+        };
+        if version.branch.is_some_and(|branch| shared.cells.contains_key(&branch)) {
+            shared.catalog.insert_version(&version_row(&version))?;
+        }
+    }
     let mut gone = Vec::new();
-    for row in shared.catalog.all_versions()? {
+    for row in rows {
         // A listing may be stale; an object that cannot be read by its key is gone.
         if !there.contains(&row.id)
             && matches!(shared.volumes.version(row.id).await, Err(VolumeError::NoVersion { .. }))

@@ -10,11 +10,12 @@ use bson::{Bson, doc};
 use super::state::State;
 use super::{BranchError, BranchHandle, Branches, Deleted, Parts, Settings, Use, Writers};
 use crate::base::clock::SystemClock;
+use crate::base::ids::VersionId;
 use crate::catalog::Catalog;
 use crate::compute::ProcessCompute;
 use crate::compute::mongod::Search;
 use crate::store::LocalStore;
-use crate::volume::{Head, VolumeError};
+use crate::volume::{Capture, Cause, Head, VolumeError};
 use crate::wire::Client;
 
 async fn open(data_dir: &Path) -> Branches {
@@ -183,21 +184,44 @@ async fn retention_gives_up_what_nothing_needs_and_purges_in_time() {
 
     // As garbage collection does it: cut off before the rows were told, or not.
     let store = branches.shared.store.clone();
-    for id in &made[..1] {
+    let collect = async |id: &str| {
         store.delete(&format!("versions/{id}").parse().unwrap()).await.unwrap();
-    }
+    };
+    collect(&made[0]).await;
     assert_eq!(branches.retain().await.unwrap(), [made[3].parse().unwrap()].into());
+    collect(&made[3]).await;
     branches.forget(&[made[3].parse().unwrap(), made[1].parse().unwrap()]).unwrap();
     let left: Vec<_> =
         branches.versions("demo", "dev").unwrap().into_iter().map(|one| one.label).collect();
     assert_eq!(left, ["b", "c", "e"].map(|label| Some(label.to_owned())));
+
+    // As a save leaves it that was cut off before its head moved.
+    let parent: VersionId = made[4].parse().unwrap();
+    let dev = branches.show("demo", "dev").unwrap().id.parse().unwrap();
+    let known = branches.shared.volumes.version(parent).await.unwrap();
+    let cut_off = Capture {
+        id: VersionId::generate(branches.shared.clock.now()),
+        parent: Some(parent),
+        branch: Some(dev),
+        cause: Cause::Suspend,
+        mongod: known.mongod,
+        label: None,
+    };
+    let cut_off = branches.shared.volumes.repeat(cut_off).await.unwrap().id;
+    branches.retain().await.unwrap();
+    let last = branches.versions("demo", "dev").unwrap().pop().unwrap();
+    assert_eq!(last.id, cut_off.to_string(), "it is known, and the rules hold for it");
+    branches.snapshot("demo", "dev", None).await.unwrap();
+    assert_eq!(branches.retain().await.unwrap(), [cut_off, parent].into());
 
     // A deleted branch goes when its time is over, and not where it lives in the store.
     branches.delete("demo", "child").await.unwrap();
     branches.retain().await.unwrap();
     assert_eq!(branches.list("demo", Deleted::Only).unwrap().len(), 1);
     let now = Retention { keep_deleted_ms: Some(0), ..rules };
-    assert_eq!(branches.preview_retention("demo", now).unwrap()[0].branch, "child");
+    let leaving = branches.preview_retention("demo", now).unwrap();
+    let whole: Vec<_> = leaving.iter().filter(|one| one.version.is_none()).collect();
+    assert_eq!(whole.iter().map(|one| &*one.branch).collect::<Vec<_>>(), ["child"]);
     branches.set_retention("demo", now).await.unwrap();
     let child = branches.list("demo", Deleted::Only).unwrap()[0].id.parse().unwrap();
     let volumes = &branches.shared.volumes;
@@ -206,7 +230,8 @@ async fn retention_gives_up_what_nothing_needs_and_purges_in_time() {
     branches.retain().await.unwrap();
     assert_eq!(branches.list("demo", Deleted::Only).unwrap().len(), 1);
     volumes.move_head(&head, &etag).await.unwrap();
-    assert_eq!(branches.retain().await.unwrap(), [made[1].parse().unwrap()].into());
+    let given_up = branches.retain().await.unwrap();
+    assert_eq!(given_up, [made[1].parse().unwrap(), cut_off, parent].into());
     assert_eq!(branches.list("demo", Deleted::Only).unwrap(), []);
     assert!(matches!(volumes.head(child).await, Err(VolumeError::NoHead { .. })));
     branches.close().await;
