@@ -155,7 +155,8 @@ async fn a_bucket_that_is_missing_is_named() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_servers_say_has_an_error_of_its_own() -> Result<()> {
-    let rows: [(&str, &str, fn(&StoreError) -> bool, &str); 5] = [
+    type Row<'a> = (&'a str, &'a str, fn(&StoreError) -> bool, &'a str);
+    let rows: [Row<'_>; 5] = [
         (
             "400 Bad Request",
             "ExpiredToken",

@@ -27,7 +27,9 @@ impl Bucket {
                 let (subject, bucket) = (format!("{prefix}*"), &self.settings.bucket);
                 failure.into_error("list", format!("{subject} in bucket {bucket}"), bucket)
             })?;
-            listed.extend(page.contents().iter().filter_map(|found| entry(found, own)));
+            let entries = page.contents().iter().filter_map(|found| entry(found, own));
+            // Asked for `/`, which begins no key, a server of files may give all there is.
+            listed.extend(entries.filter(|entry| entry.key.as_str().starts_with(prefix)));
             let last = page.contents().last().and_then(Found::key).map(str::to_owned);
             if listed.len() >= LIST_PAGE || page.is_truncated() != Some(true) || last.is_none() {
                 listed.truncate(LIST_PAGE);
