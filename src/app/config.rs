@@ -418,7 +418,8 @@ mod tests {
                 config.store_dir.unwrap().display().to_string()
             }),
             ("lease_ttl", "ARGON_LEASE_TTL", ["1s", "2s", "3s"], |config| {
-                format!("{:?}", config.writers)
+                let Writers::Several { lease_ttl } = config.writers else { unreachable!() };
+                format!("{lease_ttl:?}")
             }),
             ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
                 config.idle_timeout.to_string()
