@@ -1,5 +1,6 @@
 //! Garbage collection and scrub of the whole store: when, and what people are told of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use argon_admin::types;
@@ -49,29 +50,35 @@ impl Branches {
     /// Begins to collect garbage as often as the settings say.
     pub(super) fn collect_garbage_now_and_then(&self) {
         let Some(interval) = self.shared.settings.garbage.interval else { return };
-        let this = self.clone();
+        // Weakly: what nobody else uses any more must not be kept open until the next run.
+        let (shared, closing) = (Arc::downgrade(&self.shared), self.shared.closing.clone());
         self.shared.tasks.spawn(async move {
-            let closing = this.shared.closing.clone();
-            tokio::select! {
-                () = closing.cancelled() => {}
-                () = this.collect_for_ever(interval) => {}
+            let mut wait = GC_PATIENCE.min(interval);
+            loop {
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = sleep(wait) => {}
+                }
+                let Some(shared) = shared.upgrade() else { return };
+                let this = Self { shared };
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    next = this.collect_if_due(interval) => wait = next,
+                }
             }
         });
     }
 
-    async fn collect_for_ever(&self, interval: Duration) {
-        let mut wait = GC_PATIENCE.min(interval);
-        loop {
-            sleep(wait).await;
-            // Another server on this store may have done it, or somebody by hand.
-            wait = match self.until_due(interval).await {
-                Ok(Duration::ZERO) => self.collect_once(interval).await,
-                Ok(due) => due,
-                Err(error) => {
-                    warn!(error = error.chain(), "look when garbage was collected last");
-                    GC_PATIENCE
-                }
-            };
+    /// Gives how long to wait before looking again.
+    async fn collect_if_due(&self, interval: Duration) -> Duration {
+        // Another server on this store may have done it, or somebody by hand.
+        match self.until_due(interval).await {
+            Ok(Duration::ZERO) => self.collect_once(interval).await,
+            Ok(due) => due,
+            Err(error) => {
+                warn!(error = error.chain(), "look when garbage was collected last");
+                GC_PATIENCE
+            }
         }
     }
 
