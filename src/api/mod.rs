@@ -10,6 +10,7 @@
 mod base;
 mod branches;
 mod error;
+mod garbage;
 mod guard;
 mod operations;
 mod problems;
@@ -93,7 +94,7 @@ impl Api {
     /// Those who follow one are told its outcome, if it comes within [`DRAIN_MAX`].
     pub async fn serve(self, branches: Branches, settings: Settings, closing: CancellationToken) {
         let operations = Operations::new(Arc::clone(&settings.clock));
-        let app = App::new(branches, settings, operations.clone());
+        let app = App::new(branches, settings, operations.clone(), closing.clone());
         let router = routes::router(app, Reach::of(self.address.ip()));
         let listener = self.listener.tap_io(|socket| {
             // Answers are small and somebody waits for each; failing to say so only costs time.

@@ -1,14 +1,15 @@
 //! Routes of projects.
 
 use argon_admin::types::{
-    CreateProject, List, Operation, OperationKind, OperationResult, Problem, Project,
+    CreateProject, Leaving, List, Operation, OperationKind, OperationResult, Problem, Project,
+    Retention,
 };
 use axum::Json;
 use axum::extract::{Path, State};
 
 use super::error::ApiError;
 use super::operations::Subject;
-use super::state::{Accepted, App};
+use super::state::{Accepted, App, Reply};
 
 /// List the projects, by name
 #[utoipa::path(get, path = "/v1/projects", tag = "projects", responses(
@@ -55,6 +56,42 @@ pub(super) async fn delete(
         Ok(None)
     };
     app.operations.start(subject, work).map(Accepted)
+}
+
+/// Set which versions and deleted branches a project keeps; a rule that is absent keeps all, for ever
+#[utoipa::path(put, path = "/v1/projects/{project}/retention", tag = "projects",
+    params(("project" = String, Path, description = "Its name")),
+    request_body = Retention, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn set_retention(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    Json(rules): Json<Retention>,
+) -> Result<Accepted, ApiError> {
+    let branches = app.branches.clone();
+    let subject = subject(OperationKind::SetRetention, &project);
+    let work = async move {
+        let project = branches.set_retention(&project, rules).await?;
+        Ok(Some(OperationResult::Project(project)))
+    };
+    app.operations.start(subject, work).map(Accepted)
+}
+
+/// List what such rules would let go of now; nothing is changed
+#[utoipa::path(post, path = "/v1/projects/{project}/retention/preview", tag = "projects",
+    params(("project" = String, Path, description = "Its name")),
+    request_body = Retention, responses(
+    (status = 200, description = "Versions, and deleted branches as a whole", body = List<Leaving>),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn preview_retention(
+    State(app): State<App>,
+    Path(project): Path<String>,
+    Json(rules): Json<Retention>,
+) -> Reply<List<Leaving>> {
+    Ok(Json(List { items: app.branches.preview_retention(&project, rules)? }))
 }
 
 fn subject(kind: OperationKind, project: &str) -> Subject {

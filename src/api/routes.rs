@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::guard::{self, Reach};
 use super::state::App;
-use super::{base, branches, problems, projects, server, versions};
+use super::{base, branches, garbage, problems, projects, server, versions};
 
 /// The largest request but an archive, bytes.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -27,6 +27,8 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
     let (routes, document) = OpenApiRouter::<App>::with_openapi(Document::openapi())
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
+        .routes(routes!(projects::set_retention))
+        .routes(routes!(projects::preview_retention))
         .routes(routes!(branches::list, branches::create))
         .routes(routes!(branches::show, branches::delete))
         .routes(routes!(branches::suspend))
@@ -40,6 +42,8 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::open_socket, branches::close_socket))
         .routes(routes!(branches::dump))
         .routes(routes!(base::show, base::set))
+        .routes(routes!(garbage::collect))
+        .routes(routes!(garbage::scrub))
         .routes(routes!(server::operations))
         .routes(routes!(server::operation))
         .routes(routes!(server::status))

@@ -6,6 +6,7 @@ use argon_admin::types::{Branch, Operation, OperationKind, OperationResult};
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::error::ApiError;
@@ -20,6 +21,8 @@ pub(super) struct App {
     pub(super) operations: Operations,
     pub(super) settings: Arc<Settings>,
     pub(super) started: Timestamp,
+    /// The server is about to end: work that may take hours is given up.
+    pub(super) closing: CancellationToken,
 }
 
 /// The answer of a handler that answers with data.
@@ -29,9 +32,14 @@ pub(super) type Reply<T> = Result<Json<T>, ApiError>;
 pub(super) struct Accepted(pub(super) Operation);
 
 impl App {
-    pub(super) fn new(branches: Branches, settings: Settings, operations: Operations) -> Self {
+    pub(super) fn new(
+        branches: Branches,
+        settings: Settings,
+        operations: Operations,
+        closing: CancellationToken,
+    ) -> Self {
         let started = settings.clock.now();
-        Self { branches, operations, settings: Arc::new(settings), started }
+        Self { branches, operations, settings: Arc::new(settings), started, closing }
     }
 
     /// Begins long work on a branch, which need not exist yet.

@@ -53,6 +53,7 @@ impl Server {
             oplog_mb: 64,
             clients_max: 100,
             writers: crate::branch::Writers::One,
+            garbage: Default::default(),
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         let settings = Settings {
@@ -287,7 +288,7 @@ async fn what_is_not_json_over_routes_is_served_too() {
     let document: Value = serde_json::from_str(&document.body).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), methods), (19, 26));
+    assert_eq!((paths.len(), methods), (23, 30));
     let branch = &document["components"]["schemas"]["CreateBranch"];
     assert_eq!(branch["additionalProperties"], false);
     assert_eq!(branch["required"], serde_json::json!(["name"]));

@@ -10,8 +10,9 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use super::client_limits::client_limits;
+use super::garbage::garbage;
 use super::settings::{Flags, Values, read_file};
-use crate::base::limits::{ClientLimits, IDLE_TIMEOUT, LEASE_TTL};
+use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT, LEASE_TTL};
 use crate::store::Key;
 
 /// Everything that `argon serve` can be told, checked.
@@ -31,6 +32,8 @@ pub struct Config {
     pub idle_timeout: IdleTimeout,
     /// What clients may take.
     pub limits: ClientLimits,
+    /// How garbage is collected.
+    pub garbage: Garbage,
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
     /// Key in the store of the archive that new projects start from.
@@ -202,6 +205,7 @@ pub fn resolve(
         lease_ttl: lease_ttl(&layers)?,
         idle_timeout: idle_timeout(&layers)?,
         limits: client_limits(&layers)?,
+        garbage: garbage(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
         base_archive: base_archive.map_or_else(default_base_archive, |given| {
             given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
@@ -359,6 +363,7 @@ mod tests {
             base_archive: "base/dump.archive".parse().unwrap(),
             log: "info".into(),
             limits: ClientLimits::default(),
+            garbage: Garbage::default(),
             log_format: LogFormat::Text,
             ready: Ready::Text,
             start: Start::Alone,

@@ -8,6 +8,7 @@ mod client_limits;
 pub mod config;
 mod data_dir;
 mod descriptors;
+mod garbage;
 mod serve;
 pub mod settings;
 

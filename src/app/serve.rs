@@ -208,6 +208,7 @@ async fn open(
         oplog_mb: OPLOG_MB,
         clients_max: config.limits.branch_connections,
         writers: Writers::Several { lease_ttl: config.lease_ttl },
+        garbage: config.garbage,
     };
     Ok(Branches::open(parts, settings).await?)
 }

@@ -82,6 +82,14 @@ pub struct Values {
     /// 48000000] [env: ARGON_MESSAGE_BYTES] [file: message_bytes]
     #[arg(long, value_name = "BYTES")]
     pub message_bytes: Option<String>,
+    /// Delete from the store what nothing has needed for this time; servers that share a store need
+    /// 24h or more [default: 24h] [env: ARGON_GC_MIN_AGE] [file: gc_min_age]
+    #[arg(long, value_name = "TIME")]
+    pub gc_min_age: Option<String>,
+    /// Collect garbage this often, or `never`; `argon gc` does it at once [default: 24h] [env:
+    /// ARGON_GC_INTERVAL] [file: gc_interval]
+    #[arg(long, value_name = "TIME")]
+    pub gc_interval: Option<String>,
     /// The mongod to run [default: on PATH, else in Argon's cache, else downloaded into it] [env:
     /// ARGON_MONGOD] [file: mongod]
     #[arg(long, value_name = "FILE")]
@@ -172,6 +180,8 @@ mod tests {
                 defaults.limits.first_message_bytes
             ),
             &format!("[default: {}] [env: ARGON_MESSAGE_BYTES]", defaults.limits.message_bytes),
+            "[default: 24h] [env: ARGON_GC_MIN_AGE] [file: gc_min_age]",
+            "[default: 24h] [env: ARGON_GC_INTERVAL] [file: gc_interval]",
             "[env: ARGON_MONGOD] [file: mongod]",
             &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
             &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),

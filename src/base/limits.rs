@@ -59,6 +59,20 @@ pub const IDLE_QUESTION: Duration = Duration::from_secs(5);
 /// See [`IDLE_QUESTION`].
 pub const IDLE_POSTPONE: Duration = Duration::from_secs(1);
 
+/// How long an upload may take from its beginning to the write of its version. Longer ones are
+/// refused: garbage collection, of other servers on the same store too, relies on it.
+pub const UPLOAD_DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// How long something must be known to be dead before it is deleted, where nothing else is set.
+/// Servers that share a store need at least twice [`UPLOAD_DEADLINE`].
+pub const GC_MIN_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often garbage is collected, where nothing else is set.
+pub const GC_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a server runs before it collects garbage, and waits after a run that failed.
+pub const GC_PATIENCE: Duration = Duration::from_secs(5 * 60);
+
 /// How many branches are saved at once when the server stops or starts.
 pub const SAVES_AT_ONCE: usize = 4;
 
@@ -103,6 +117,21 @@ pub const ATTACH_WAIT: Duration = Duration::from_secs(10);
 
 /// How long requests in flight may take to end when the server shuts down.
 pub const DRAIN_WAIT: Duration = Duration::from_secs(10);
+
+/// How garbage is collected; the defaults are the constants above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// See [`GC_MIN_AGE`].
+    pub min_age: Duration,
+    /// See [`GC_INTERVAL`]; none: only when somebody asks for it.
+    pub interval: Option<Duration>,
+}
+
+impl Default for Garbage {
+    fn default() -> Self {
+        Self { min_age: GC_MIN_AGE, interval: Some(GC_INTERVAL) }
+    }
+}
 
 /// What clients may take; the defaults are the constants above.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,3 +16,4 @@ pub mod limits;
 pub mod metrics;
 pub mod name;
 pub mod parallel;
+pub mod retention;

@@ -50,6 +50,8 @@ pub enum BranchError {
     NoVersion { version: String },
     #[error("branch `{branch}` had no version yet at {time}; its first is of {first}")]
     BeforeFirstVersion { branch: Name, time: String, first: String },
+    #[error("a branch keeps one version at least")]
+    KeepNone,
     #[error(transparent)]
     Label(#[from] InvalidLabel),
     #[error("version {version} of branch `{branch}` is called `{label}` already")]
@@ -135,6 +137,7 @@ impl BranchError {
             Self::NotDeleted { .. } => ("branch_not_deleted", 409),
             Self::UnknownVersion { .. } | Self::NoVersion { .. } => ("unknown_version", 404),
             Self::BeforeFirstVersion { .. } => ("before_first_version", 409),
+            Self::KeepNone => ("invalid_retention", 422),
             Self::Label(_) => ("invalid_label", 422),
             Self::LabelTaken { .. } => ("label_taken", 409),
             Self::Time(_) => ("invalid_time", 422),
@@ -157,7 +160,13 @@ impl BranchError {
             Self::Dump { .. } => ("dump_failed", 500),
             Self::Local { .. } => ("local_disk", 500),
             Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
-            Self::Volume { .. } | Self::Store { .. } => ("store_failed", 500),
+            Self::Volume { source } => match &**source {
+                VolumeError::OtherCollector => ("gc_elsewhere", 503),
+                VolumeError::Condemned { .. } => ("version_given_up", 409),
+                error if error.is_damage() => ("store_damaged", 500),
+                _ => ("store_failed", 500),
+            },
+            Self::Store { .. } => ("store_failed", 500),
             Self::Catalog { .. } => ("catalog_failed", 500),
             Self::Lifecycle { .. } => ("internal", 500),
         };
@@ -190,6 +199,7 @@ impl BranchError {
                 source.retryable()
             }
             Self::MongodVersion { .. } => false,
+            Self::Volume { source } if source.is_damage() => false,
             other => other.http_status() >= 500,
         }
     }
@@ -210,6 +220,7 @@ impl BranchError {
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
             Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::KeepNone => "take 1 or more: --keep-last 1".into(),
             Self::NoVersion { .. } => "see `argon branch list-versions NAME`".into(),
             Self::UnknownVersion { branch, .. } | Self::BeforeFirstVersion { branch, .. } => {
                 format!("see `argon branch list-versions {branch}`")
@@ -220,6 +231,11 @@ impl BranchError {
             Self::WakeTimeout { branch, .. } | Self::Crowded { branch, .. } => {
                 format!("try again; `argon branch show {branch}` tells how it stands")
             }
+            Self::Wake { branch, source } if source.is_damage() => format!(
+                "see what else is hurt: `argon scrub`; an earlier version may be whole: `argon \
+                 branch list-versions {branch}`, `argon branch time-travel NEW --from-branch \
+                 {branch} --version-id ID`"
+            ),
             Self::Wake { source, .. } | Self::Head { source, .. } => return source.hint(),
             Self::Save { branch, source, .. } => {
                 let next =
@@ -257,9 +273,23 @@ impl BranchError {
                 format!("use `argon branch port {branch}`, or a shorter --data-dir")
             }
             Self::Closing => "try again when it is up again".into(),
+            Self::Volume { source } if matches!(**source, VolumeError::OtherCollector) => {
+                "it does the work; `argon gc --dry-run` shows what is left".into()
+            }
+            Self::Volume { source } if matches!(**source, VolumeError::Condemned { .. }) => {
+                "take another version: `argon branch list-versions NAME`".into()
+            }
+            _ if self.is_damage() => {
+                "see what is hurt: `argon scrub`; earlier versions may be whole".into()
+            }
             _ if self.is_full() => "make room on the disk".into(),
             _ => return None,
         })
+    }
+
+    /// Whether the store has lost or damaged what is needed.
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Volume { source } if source.is_damage())
     }
 
     /// Whether a full disk or bucket is behind it.

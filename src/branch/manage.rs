@@ -15,16 +15,17 @@ use super::local::Layout;
 use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
-use super::{BranchError, base, create, doors, history, news, seed, server_lease, view};
+use super::{BranchError, base, create, doors, history, news, retention, seed, server_lease, view};
 use crate::archive;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::SAVES_AT_ONCE;
 use crate::base::metrics::Observed;
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
 use crate::compute::ServerFacts;
-use crate::volume::{Head, Project, VolumeError};
+use crate::volume::{Head, VolumeError};
 use crate::wire::Client;
 
 /// All projects and branches of a server. Cheap to clone.
@@ -51,7 +52,9 @@ impl Branches {
         tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
-        Ok(Self { shared })
+        let branches = Self { shared };
+        branches.collect_garbage_now_and_then();
+        Ok(branches)
     }
 
     /// What the real mongod says of itself.
@@ -71,14 +74,14 @@ impl Branches {
         }
         let base = Some(base::loaded(&self.shared).await?);
         let created = self.shared.clock.now();
-        let row = ProjectRow { id: ProjectId::generate(created), name, created, base };
+        let (id, retention) = (ProjectId::generate(created), Retention::default());
+        let row = ProjectRow { id, name, created, base, retention };
         self.shared.catalog.insert_project(&row).map_err(|error| match error {
             CatalogError::NameTaken { .. } => exists(row.name.clone()),
             other => other.into(),
         })?;
         // For whoever has the store alone and must make the catalog again.
-        let kept = Project { id: row.id, name: row.name.clone(), created, base };
-        if let Err(error) = self.shared.volumes.save_project(&kept).await {
+        if let Err(error) = self.shared.volumes.save_project(&retention::kept(&row)).await {
             self.shared.catalog.delete_project(row.id)?;
             return Err(error.into());
         }
@@ -106,6 +109,7 @@ impl Branches {
             let names: Vec<_> = live.iter().map(|cell| cell.name.to_string()).collect();
             return Err(BranchError::ProjectNotEmpty { project: name, branches: names.join(", ") });
         }
+        let _turn = self.shared.changing.lock().await;
         for deleted in self.shared.catalog.branches(row.id, Deleted::Only)? {
             self.purge_id(deleted.id).await?;
         }
@@ -293,6 +297,7 @@ impl Branches {
         project: &str,
         branch: &str,
     ) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         if self.shared.live(&cell.project, &cell.name).is_ok() {
             let (project, branch) = (cell.project.clone(), cell.name.clone());
@@ -313,13 +318,15 @@ impl Branches {
     /// # Errors
     /// There is no deleted branch of that name or id.
     pub async fn purge(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+        let _turn = self.shared.changing.lock().await;
         let cell = self.deleted(project, branch)?;
         let last = view::branch(&self.shared, &cell)?;
         self.purge_id(cell.id).await?;
         Ok(last)
     }
 
-    async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
+    /// The caller keeps those away who would bring it back.
+    pub(super) async fn purge_id(&self, id: BranchId) -> Result<(), BranchError> {
         match self.shared.volumes.head(id).await {
             // Another server brought it back, and may be using it.
             Ok((head, _)) if head.deleted.is_none() => {

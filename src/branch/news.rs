@@ -70,7 +70,8 @@ async fn bring_in(shared: &Arc<Shared>) -> Result<(), BranchError> {
             enter_version(shared, base).await?;
         }
         let (id, name, created) = (project.id, project.name, project.created);
-        let row = ProjectRow { id, name, created, base: project.base };
+        let row =
+            ProjectRow { id, name, created, base: project.base, retention: project.retention };
         match shared.catalog.insert_project(&row) {
             Ok(()) => shared.add_project(row),
             // Both are there; this server goes on with its own.

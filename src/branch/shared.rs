@@ -22,7 +22,7 @@ use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
-use crate::base::limits::STARTS_AT_ONCE;
+use crate::base::limits::{Garbage, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub clients_max: usize,
     /// Who writes to the store.
     pub writers: Writers,
+    /// How garbage is collected.
+    pub garbage: Garbage,
 }
 
 /// The rooms below, as one server uses them.
@@ -88,6 +90,8 @@ pub(super) struct Shared {
     pub(super) starts: Semaphore,
     /// Held while a volume that branches start from is being made, so that it is made once.
     pub(super) seeding: tokio::sync::Mutex<()>,
+    /// Held while a deleted branch is brought back or purged, or a project's object is replaced.
+    pub(super) changing: tokio::sync::Mutex<()>,
     pub(super) facts: OnceLock<Arc<ServerFacts>>,
     pub(super) cells: DashMap<BranchId, Arc<Cell>>,
     /// Live branches by name, and the projects by name: what routing looks up.
@@ -144,6 +148,7 @@ impl Shared {
             closing: CancellationToken::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             seeding: tokio::sync::Mutex::new(()),
+            changing: tokio::sync::Mutex::new(()),
             facts: OnceLock::new(),
             cells,
             names: RwLock::new(names),
@@ -217,6 +222,15 @@ impl Shared {
     pub(super) fn add_project(&self, row: ProjectRow) {
         let entry = ProjectEntry { row: row.clone(), branches: BTreeMap::new() };
         self.write(|names| names.insert(row.name, entry));
+    }
+
+    /// Replaces what is known of a project.
+    pub(super) fn set_project(&self, row: ProjectRow) {
+        self.write(|names| {
+            if let Some(entry) = names.get_mut(&row.name) {
+                entry.row = row;
+            }
+        });
     }
 
     pub(super) fn remove_project(&self, name: &Name) {

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeout};
+use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeout, Retention};
 use bson::{Bson, doc};
 
 use super::state::State;
-use super::{BranchError, BranchHandle, Branches, Parts, Settings, Use, Writers};
+use super::{BranchError, BranchHandle, Branches, Deleted, Parts, Settings, Use, Writers};
 use crate::base::clock::SystemClock;
 use crate::catalog::Catalog;
 use crate::compute::ProcessCompute;
 use crate::compute::mongod::Search;
 use crate::store::LocalStore;
+use crate::volume::{Head, VolumeError};
 use crate::wire::Client;
 
 async fn open(data_dir: &Path) -> Branches {
@@ -39,6 +40,7 @@ async fn open(data_dir: &Path) -> Branches {
         oplog_mb: 16,
         clients_max: 100,
         writers: Writers::Several { lease_ttl: Duration::from_secs(60) },
+        garbage: Default::default(),
     };
     Branches::open(parts, settings).await.unwrap()
 }
@@ -146,5 +148,72 @@ async fn a_mongod_that_died_is_recovered_by_the_next_command() {
     died.await.unwrap();
     assert!(branches.show("demo", "dev").unwrap().error.unwrap().contains("mongod died"));
     assert_eq!(count(&dev).await, 1);
+    branches.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_gives_up_what_nothing_needs_and_purges_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let branches = open(dir.path()).await;
+    branches.create_project("demo").await.unwrap();
+    branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
+    let mut made = Vec::new();
+    for label in ["a", "b", "c", "d", "e"] {
+        made.push(branches.snapshot("demo", "dev", Some(label)).await.unwrap().id);
+    }
+    branches.create("demo", request("child", at_version("dev", &made[1]))).await.unwrap();
+    branches.pin(&made[2]).await.unwrap();
+    // Only the object in the store counts.
+    branches.shared.catalog.unpin_version(made[2].parse().unwrap()).unwrap();
+    assert_eq!(branches.retain().await.unwrap(), [].into(), "the usual rules keep all of it");
+
+    let rules =
+        Retention { keep_last: Some(1), keep_for_ms: Some(0), keep_deleted_ms: Some(3_600_000) };
+    let leaving = branches.preview_retention("demo", rules).unwrap();
+    let labels: Vec<_> =
+        leaving.iter().map(|one| one.version.as_ref().unwrap().label.clone().unwrap()).collect();
+    assert_eq!(labels, ["a", "d"]);
+    let none = Retention { keep_last: Some(0), ..rules };
+    assert!(matches!(branches.preview_retention("demo", none), Err(BranchError::KeepNone)));
+
+    branches.set_retention("demo", rules).await.unwrap();
+    let given_up = branches.retain().await.unwrap();
+    assert_eq!(given_up, [&made[0], &made[3]].map(|id| id.parse().unwrap()).into());
+    assert_eq!(branches.versions("demo", "dev").unwrap().len(), 6, "they are still there");
+
+    // As garbage collection does it: cut off before the rows were told, or not.
+    let store = branches.shared.store.clone();
+    for id in &made[..1] {
+        store.delete(&format!("versions/{id}").parse().unwrap()).await.unwrap();
+    }
+    assert_eq!(branches.retain().await.unwrap(), [made[3].parse().unwrap()].into());
+    branches.forget(&[made[3].parse().unwrap(), made[1].parse().unwrap()]).unwrap();
+    let left: Vec<_> =
+        branches.versions("demo", "dev").unwrap().into_iter().map(|one| one.label).collect();
+    assert_eq!(left, ["b", "c", "e"].map(|label| Some(label.to_owned())));
+
+    // A deleted branch goes when its time is over, and not where it lives in the store.
+    branches.delete("demo", "child").await.unwrap();
+    branches.retain().await.unwrap();
+    assert_eq!(branches.list("demo", Deleted::Only).unwrap().len(), 1);
+    let now = Retention { keep_deleted_ms: Some(0), ..rules };
+    assert_eq!(branches.preview_retention("demo", now).unwrap()[0].branch, "child");
+    branches.set_retention("demo", now).await.unwrap();
+    let child = branches.list("demo", Deleted::Only).unwrap()[0].id.parse().unwrap();
+    let volumes = &branches.shared.volumes;
+    let (head, etag) = volumes.head(child).await.unwrap();
+    let etag = volumes.move_head(&Head { deleted: None, ..head.clone() }, &etag).await.unwrap();
+    branches.retain().await.unwrap();
+    assert_eq!(branches.list("demo", Deleted::Only).unwrap().len(), 1);
+    volumes.move_head(&head, &etag).await.unwrap();
+    assert_eq!(branches.retain().await.unwrap(), [made[1].parse().unwrap()].into());
+    assert_eq!(branches.list("demo", Deleted::Only).unwrap(), []);
+    assert!(matches!(volumes.head(child).await, Err(VolumeError::NoHead { .. })));
+    branches.close().await;
+    drop(branches);
+
+    let branches = open(dir.path()).await;
+    assert_eq!(branches.projects()[0].retention, now, "rules outlive the server");
+    assert_eq!(branches.shared.volumes.projects().await.unwrap()[0].retention.keep_last, Some(1));
     branches.close().await;
 }

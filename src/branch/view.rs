@@ -8,6 +8,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::shared::Shared;
 use super::state::State;
+use crate::base::retention::Retention;
 use crate::catalog::{ProjectRow, VersionRow};
 
 pub(super) fn project(row: &ProjectRow) -> types::Project {
@@ -16,7 +17,21 @@ pub(super) fn project(row: &ProjectRow) -> types::Project {
         name: row.name.to_string(),
         created_at: row.created.to_string(),
         base_version: row.base.map(|version| version.to_string()),
+        retention: types::Retention {
+            keep_last: row.retention.keep_last,
+            keep_for_ms: row.retention.keep_for_ms(),
+            keep_deleted_ms: row.retention.keep_deleted_ms(),
+        },
     }
+}
+
+/// The rules that somebody asks for.
+pub(super) fn rules(rules: &types::Retention) -> Result<Retention, BranchError> {
+    if rules.keep_last == Some(0) {
+        return Err(BranchError::KeepNone);
+    }
+    let types::Retention { keep_last, keep_for_ms, keep_deleted_ms } = *rules;
+    Ok(Retention::from_ms(keep_last, keep_for_ms, keep_deleted_ms))
 }
 
 pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, BranchError> {

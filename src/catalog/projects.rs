@@ -1,22 +1,28 @@
 //! Projects in the catalog.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Catalog;
 use super::error::CatalogError;
 use super::rows::{self, ProjectRow, text};
 use crate::base::ids::ProjectId;
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 
 impl Catalog {
     /// Adds a project; [`CatalogError::NameTaken`] where one has its name.
     pub fn insert_project(&self, project: &ProjectRow) -> Result<(), CatalogError> {
-        let sql = format!("INSERT INTO projects ({}) VALUES (?, ?, ?, ?)", ProjectRow::COLUMNS);
-        let ProjectRow { id, name, created, base } = project;
-        self.lock()
-            .execute(&sql, params![id.to_string(), name.as_str(), created.unix_ms(), text(*base)])
-            .map(drop)
-            .map_err(CatalogError::failed_to_name("insert a project", name))
+        insert(&self.lock(), project)
+    }
+
+    /// Sets the rules of a project; one that is not there is fine.
+    pub fn set_retention(&self, id: ProjectId, rules: &Retention) -> Result<(), CatalogError> {
+        let sql = "UPDATE projects SET keep_last = ?, keep_for_ms = ?, keep_deleted_ms = ? \
+            WHERE id = ?";
+        let values =
+            params![rules.keep_last, rules.keep_for_ms(), rules.keep_deleted_ms(), id.to_string()];
+        let set = self.lock().execute(sql, values);
+        set.map(drop).map_err(CatalogError::failed("set the rules of a project"))
     }
 
     /// The project of that name.
@@ -59,10 +65,51 @@ impl Catalog {
     }
 }
 
+/// Adds a project on an open transaction or alone.
+pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<(), CatalogError> {
+    let sql =
+        format!("INSERT INTO projects ({}) VALUES (?, ?, ?, ?, ?, ?, ?)", ProjectRow::COLUMNS);
+    let ProjectRow { id, name, created, base, retention } = project;
+    let values = params![
+        id.to_string(),
+        name.as_str(),
+        created.unix_ms(),
+        text(*base),
+        retention.keep_last,
+        retention.keep_for_ms(),
+        retention.keep_deleted_ms(),
+    ];
+    let inserted = connection.execute(&sql, values);
+    inserted.map(drop).map_err(CatalogError::failed_to_name("insert a project", name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::catalog::testing::{Bench, name};
+
+    #[test]
+    fn the_rules_of_a_project_are_kept() {
+        let mut bench = Bench::new();
+        let shop = bench.project("shop");
+        assert_eq!(bench.catalog.projects().unwrap(), std::slice::from_ref(&shop));
+        for rules in [
+            Retention::from_ms(None, None, None),
+            Retention::from_ms(Some(1), Some(2), Some(u64::MAX)),
+            Retention::from_ms(Some(u32::MAX), Some(0), None),
+        ] {
+            bench.catalog.set_retention(shop.id, &rules).unwrap();
+            bench.restart();
+            let kept = bench.catalog.projects().unwrap().remove(0).retention;
+            let ms = |ms: Option<u64>| ms.map(|ms| ms.min(i64::MAX as u64));
+            assert_eq!(
+                (kept.keep_last, kept.keep_for_ms()),
+                (rules.keep_last, rules.keep_for_ms())
+            );
+            assert_eq!(kept.keep_deleted_ms(), ms(rules.keep_deleted_ms()));
+        }
+        bench.catalog.set_retention(ProjectId::generate(bench.tick()), &shop.retention).unwrap();
+    }
 
     #[test]
     fn projects_are_found_by_name_and_listed_in_order() {

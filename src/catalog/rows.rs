@@ -10,6 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct ProjectRow {
     pub created: Timestamp,
     /// What its branches start from.
     pub base: Option<VersionId>,
+    /// How long its versions and deleted branches are kept.
+    pub retention: Retention,
 }
 
 /// A branch, live or deleted.
@@ -101,7 +104,8 @@ pub struct VersionRow {
 }
 
 impl ProjectRow {
-    pub(super) const COLUMNS: &str = "id, name, created_ms, base";
+    pub(super) const COLUMNS: &str =
+        "id, name, created_ms, base, keep_last, keep_for_ms, keep_deleted_ms";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -109,6 +113,11 @@ impl ProjectRow {
             name: parsed(row, "name")?,
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             base: parsed_or_null(row, "base")?,
+            retention: Retention::from_ms(
+                row.get("keep_last")?,
+                row.get("keep_for_ms")?,
+                row.get("keep_deleted_ms")?,
+            ),
         })
     }
 }

@@ -74,6 +74,13 @@ const MIGRATIONS: &[&str] = &[
     -- Kept for good; the store has the same in pins/.
     ALTER TABLE versions ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- How long versions and deleted branches are kept; NULL is all, for ever. Projects that are
+    -- there already get what new ones get: 100 versions, 30 days, 7 days.
+    ALTER TABLE projects ADD COLUMN keep_last INTEGER DEFAULT 100;
+    ALTER TABLE projects ADD COLUMN keep_for_ms INTEGER DEFAULT 2592000000;
+    ALTER TABLE projects ADD COLUMN keep_deleted_ms INTEGER DEFAULT 604800000;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

@@ -7,6 +7,7 @@ use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 
 pub(super) struct Bench {
     dir: TempDir,
@@ -40,7 +41,9 @@ impl Bench {
     pub(super) fn project(&self, text: &str) -> ProjectRow {
         let base = Some(self.version(None).id);
         let created = self.tick();
-        let row = ProjectRow { id: ProjectId::generate(created), name: name(text), created, base };
+        let (id, name) = (ProjectId::generate(created), name(text));
+        let retention = Retention::default();
+        let row = ProjectRow { id, name, created, base, retention };
         self.catalog.insert_project(&row).unwrap();
         row
     }

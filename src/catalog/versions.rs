@@ -47,6 +47,50 @@ impl Catalog {
         marked.map(drop).map_err(CatalogError::failed("mark a version"))
     }
 
+    /// Every version, each branch's oldest first.
+    pub fn all_versions(&self) -> Result<Vec<VersionRow>, CatalogError> {
+        let sql = format!("SELECT {} FROM versions ORDER BY created_ms, id", VersionRow::COLUMNS);
+        rows::select(&self.lock(), &sql, &[], VersionRow::read)
+            .map_err(CatalogError::failed("list versions"))
+    }
+
+    /// Takes versions out that are gone from the store. One that is not there is fine; one that a
+    /// branch, a project or a seed names stays.
+    pub fn forget_versions(&self, versions: &[VersionId]) -> Result<(), CatalogError> {
+        let mut connection = self.lock();
+        let failed = CatalogError::failed("forget versions");
+        let transaction = connection.transaction().map_err(&failed)?;
+        let sql = "DELETE FROM versions WHERE id = ?1 \
+            AND NOT EXISTS (SELECT 1 FROM branches WHERE head = ?1 OR origin_version = ?1) \
+            AND NOT EXISTS (SELECT 1 FROM projects WHERE base = ?1) \
+            AND NOT EXISTS (SELECT 1 FROM seeds WHERE version = ?1)";
+        for id in versions {
+            transaction.execute(sql, [id.to_string()]).map_err(&failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// Notes which versions are kept for good, and that no other is.
+    pub fn set_pins(&self, pins: &[VersionId]) -> Result<(), CatalogError> {
+        let mut connection = self.lock();
+        let failed = CatalogError::failed("note the pins");
+        let transaction = connection.transaction().map_err(&failed)?;
+        transaction.execute("UPDATE versions SET pinned = 0", []).map_err(&failed)?;
+        for id in pins {
+            let sql = "UPDATE versions SET pinned = 1 WHERE id = ?";
+            transaction.execute(sql, [id.to_string()]).map_err(&failed)?;
+        }
+        transaction.commit().map_err(failed)
+    }
+
+    /// The versions that branches start from.
+    pub fn seeds(&self) -> Result<Vec<VersionId>, CatalogError> {
+        let sql = "SELECT v.* FROM seeds JOIN versions v ON v.id = seeds.version";
+        let rows = rows::select(&self.lock(), sql, &[], VersionRow::read);
+        let rows = rows.map_err(CatalogError::failed("list the seeds"))?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
     /// The version that was made of what `key` names, for example an archive's digest.
     pub fn seed(&self, key: &str) -> Result<Option<VersionId>, CatalogError> {
         let sql = "SELECT v.* FROM seeds JOIN versions v ON v.id = seeds.version WHERE key = ?";
@@ -145,6 +189,35 @@ mod tests {
         let changed = VersionRow { cause: "other".into(), ..first.clone() };
         catalog.insert_version(&changed).unwrap();
         assert_eq!(catalog.version(first.id).unwrap(), Some(first), "a version never changes");
+    }
+
+    #[test]
+    fn only_what_nothing_names_is_forgotten() {
+        let bench = Bench::new();
+        let project = bench.project("shop");
+        let mut branch = bench.branch(&project, "dev");
+        let [origin, seed, gone, kept] = [(); 4].map(|()| bench.version(Some(branch.id)).id);
+        let catalog = &bench.catalog;
+        branch.origin_version = Some(origin);
+        catalog.update_branch(&branch).unwrap();
+        catalog.set_seed("archive:1", seed).unwrap();
+        assert_eq!(catalog.seeds().unwrap(), [seed]);
+        catalog.set_pins(&[kept, VersionId::generate(bench.tick())]).unwrap();
+
+        let asked = [origin, seed, gone, branch.head, project.base.unwrap()];
+        for _ in 0..2 {
+            catalog.forget_versions(&asked).unwrap();
+            let mut left: Vec<_> =
+                catalog.all_versions().unwrap().iter().map(|row| (row.id, row.pinned)).collect();
+            left.sort_unstable();
+            let mut expected: Vec<_> = asked.map(|id| (id, false)).to_vec();
+            expected.retain(|(id, _)| *id != gone);
+            expected.push((kept, true));
+            expected.sort_unstable();
+            assert_eq!(left, expected);
+        }
+        catalog.set_pins(&[]).unwrap();
+        assert!(catalog.all_versions().unwrap().iter().all(|row| !row.pinned));
     }
 
     #[test]

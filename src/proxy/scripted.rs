@@ -58,6 +58,7 @@ impl Scene {
             oplog_mb: 16,
             clients_max: 100,
             writers: crate::branch::Writers::One,
+            garbage: Default::default(),
         };
         let branches = Branches::open(parts, settings).await.unwrap();
         branches.create_project("shop").await.unwrap();

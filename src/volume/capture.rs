@@ -10,6 +10,7 @@ use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
 use super::reference::Reference;
 use super::stretch::{Found, Stretch};
 use super::upload::Upload;
+use super::uploads::Running;
 use super::version::{Cause, MongodVersion, Root, Version};
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
@@ -47,7 +48,8 @@ impl Volumes {
     /// # Errors
     /// Whatever fails, the directory is as it was, the parent too, and the version does not exist,
     /// or (if the very last write failed in its answer only) exists whole and without a head. A new
-    /// try takes a new id. Safe to cancel likewise.
+    /// try takes a new id. Safe to cancel likewise. [`VolumeError::TooLate`] where it took longer than
+    /// [`crate::base::limits::UPLOAD_DEADLINE`].
     pub async fn capture(
         &self,
         directory: &Path,
@@ -56,11 +58,12 @@ impl Volumes {
         let root: Arc<Path> = directory.into();
         let walked = root.clone();
         let tree = blocking(move || walk(&walked)).await?;
-        let parent = match request.parent {
+        let (running, shared) = self.begin_upload(request.id, request.parent).await?;
+        let parent = match shared {
             Some(parent) => Some(self.index(parent).await?),
             None => None,
         };
-        let mut upload = Upload::new(self.clone(), request.id);
+        let mut upload = Upload::new(self.clone(), format!("version {}", request.id));
         let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
         let uploaded = upload.finish().await?;
         failpoint("suspend.packs");
@@ -76,17 +79,19 @@ impl Volumes {
             new_bytes: uploaded.new_bytes,
             stored_bytes: uploaded.stored_bytes,
         };
-        self.write_root(&Root { version: version.clone(), tree, pages }).await?;
-        Ok(version)
+        self.finish(&running, Root { version, tree, pages }).await
     }
 
     /// Makes a version of the same content as `request.parent`, which must be given: nothing but the
     /// version itself is written.
     ///
     /// # Errors
-    /// As [`Self::capture`]; [`VolumeError::NoVersion`] where the parent is gone.
+    /// As [`Self::capture`]; [`VolumeError::NoVersion`] where the parent is gone,
+    /// [`VolumeError::Condemned`] where it was given up.
     pub async fn repeat(&self, request: Capture) -> Result<Version, VolumeError> {
         let parent = request.parent.ok_or(VolumeError::NoVersion { version: request.id })?;
+        let (running, shared) = self.begin_upload(request.id, Some(parent)).await?;
+        let parent = shared.ok_or(VolumeError::Condemned { version: parent })?;
         let Root { version, tree, pages } = self.root(parent).await?;
         let version = Version {
             id: request.id,
@@ -100,8 +105,21 @@ impl Volumes {
             new_bytes: 0,
             stored_bytes: 0,
         };
-        self.write_root(&Root { version: version.clone(), tree, pages }).await?;
-        Ok(version)
+        self.finish(&running, Root { version, tree, pages }).await
+    }
+
+    /// Writes the version, in time.
+    async fn finish(&self, running: &Running, root: Root) -> Result<Version, VolumeError> {
+        running.ensure_in_time(self.clock.now())?;
+        self.write_root(&root).await?;
+        if let Err(late) = running.ensure_in_time(self.clock.now()) {
+            // Some of what it needs may be gone, and no head can be moved to it yet.
+            let key = keys::version(root.version.id);
+            let deleted = self.store.delete(&key).await;
+            deleted.map_err(VolumeError::store(|| format!("take {key} back")))?;
+            return Err(late);
+        }
+        Ok(root.version)
     }
 
     async fn write_root(&self, root: &Root) -> Result<(), VolumeError> {

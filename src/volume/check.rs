@@ -82,7 +82,8 @@ impl Volumes {
     }
 }
 
-fn frames_of(index: &Index) -> BTreeMap<(PackKind, PackId), Vec<Frame>> {
+/// What a version needs, by object.
+pub(super) fn frames_of(index: &Index) -> BTreeMap<(PackKind, PackId), Vec<Frame>> {
     let pages = index.root.pages.iter().flatten().flatten().copied();
     let pages = pages.map(|reference| (PackKind::Pages, reference));
     let files = 0..index.root.tree.files().len();

@@ -29,6 +29,8 @@ pub enum Kind {
     Version,
     /// A server's lease.
     Server,
+    /// What garbage collection found dead.
+    Condemned,
     /// A version that is kept for good.
     Pin,
 }
@@ -41,6 +43,7 @@ impl Kind {
             Self::Head => *b"HEAD",
             Self::Version => *b"VERS",
             Self::Server => *b"SRVR",
+            Self::Condemned => *b"COND",
             Self::Pin => *b"PINS",
         }
     }
@@ -52,6 +55,7 @@ impl Kind {
             | Self::Head
             | Self::Version
             | Self::Server
+            | Self::Condemned
             | Self::Pin => 1,
         }
     }

@@ -1,5 +1,7 @@
 //! What can go wrong with a volume.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use super::format::FormatError;
@@ -70,6 +72,27 @@ pub enum VolumeError {
         /// Whose.
         server: ServerId,
     },
+    /// The version is given up, and will be deleted.
+    #[error("version {version} was given up and is about to be deleted")]
+    Condemned {
+        /// Which.
+        version: VersionId,
+    },
+    /// The upload took so long that garbage collection may have taken some of it.
+    #[error(
+        "version {version} was not written: its upload took {took:?}, and {limit:?} is the most"
+    )]
+    TooLate {
+        /// Which.
+        version: VersionId,
+        /// Since its beginning.
+        took: Duration,
+        /// The most.
+        limit: Duration,
+    },
+    /// Another server collected garbage at the same time. Nothing was deleted by this one.
+    #[error("another server collects garbage in this store")]
+    OtherCollector,
     /// A later Argon wrote the object.
     #[error(
         "{object} is of format version {found}, this Argon knows up to {known}: use a newer one"
@@ -108,6 +131,22 @@ impl VolumeError {
         match self {
             Self::Store { source, .. } => source.is_retryable(),
             Self::Mount(error) => matches!(error, MountError::Io { .. }),
+            Self::OtherCollector | Self::TooLate { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the store has lost something, or has it wrong: an object is missing, short or
+    /// damaged. Trying again does not help.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::NoVersion { .. } => true,
+            Self::Store { source, .. } => matches!(
+                source,
+                StoreError::NotFound { .. }
+                    | StoreError::ShortRange { .. }
+                    | StoreError::TooLarge { .. }
+            ),
             _ => false,
         }
     }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use zstd::bulk::Compressor;
 
+use super::condemned::Condemned;
 use super::envelope::{self, Kind};
 use super::hostile;
 use super::pack::{PackKind, PackWriter};
@@ -25,6 +26,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::retention::Retention;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
 
@@ -36,6 +38,7 @@ fn project() -> Project {
         name: "shop".parse().unwrap(),
         created: Timestamp::from_unix_ms(1_700_000_000_000),
         base: Some(VersionId::from_bytes([3; 16])),
+        retention: Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000)),
     }
 }
 
@@ -57,6 +60,16 @@ fn full_lease() -> ServerLease {
 fn pin() -> Pin {
     let version = VersionId::from_bytes([3; 16]);
     Pin { version, created: Timestamp::from_unix_ms(1_700_000_600_000) }
+}
+
+fn condemned() -> Condemned {
+    let entry = |key: &str, ms| (key.parse().unwrap(), Timestamp::from_unix_ms(ms));
+    let versions = format!("versions/{}", VersionId::from_bytes([9; 16]));
+    let packs = format!("packs/{}", PackId::from_bytes([9; 16]));
+    Condemned {
+        ran: Timestamp::from_unix_ms(1_700_000_900_000),
+        since: [entry(&packs, 1_700_000_900_001), entry(&versions, 1_700_000_800_000)].into(),
+    }
 }
 
 /// The files of the example's volume: one small, one that has pages with and without blocks.
@@ -118,6 +131,7 @@ fn example() -> Example {
     let root = Root { version, tree, pages: references };
     let objects = BTreeMap::from([
         (keys::marker(), envelope::seal(Kind::Format, &Marker { layout: LAYOUT }).unwrap()),
+        (keys::condemned(), condemned().seal().unwrap()),
         (keys::project(project().id), envelope::seal(Kind::Project, &project()).unwrap()),
         (keys::head(full_head().branch), full_head().seal().unwrap()),
         (keys::version(root.version.id), root.seal().unwrap()),
@@ -164,6 +178,7 @@ async fn the_golden_files_are_read_as_what_was_written() {
     assert_eq!(volumes.heads().await.unwrap(), [full_head()]);
     assert_eq!(volumes.version_ids().await.unwrap(), [root.version.id]);
     assert_eq!(volumes.pins().await.unwrap(), [root.version.id]);
+    assert_eq!(volumes.condemned().await.unwrap().unwrap().0, condemned());
     let pinned: Pin = envelope::open(Kind::Pin, &objects[&keys::pin(pin().version)]).unwrap();
     assert_eq!(pinned, pin());
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
@@ -191,8 +206,17 @@ fn documents_have_the_types_of_the_format() {
         document
     };
     check(Kind::Format, &keys::marker(), &[("layout", Int32)]);
-    let fields = [("id", String), ("name", String), ("created_ms", Int64), ("base", String)];
-    check(Kind::Project, &keys::project(project().id), &fields);
+    let fields = [
+        ("id", String),
+        ("name", String),
+        ("created_ms", Int64),
+        ("base", String),
+        ("retention", EmbeddedDocument),
+    ];
+    let found = check(Kind::Project, &keys::project(project().id), &fields);
+    let rules = found.get_document("retention").unwrap();
+    let found: Vec<_> = rules.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("keep_last", Int64), ("keep_for_ms", Int64), ("keep_deleted_ms", Int64)]);
     let fields = [
         ("branch", String),
         ("branch_name", String),
@@ -231,6 +255,10 @@ fn documents_have_the_types_of_the_format() {
         ("directories", Array),
         ("files", Array),
     ];
+    let list = check(Kind::Condemned, &keys::condemned(), &[("ran_ms", Int64), ("objects", Array)]);
+    let entry = list.get_array("objects").unwrap()[0].as_document().unwrap();
+    let found: Vec<_> = entry.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("key", String), ("since_ms", Int64)]);
     check(Kind::Pin, &keys::pin(pin().version), &[("version", String), ("created_ms", Int64)]);
     let version = check(Kind::Version, &keys::version(root.version.id), &fields);
     let file = version.get_array("files").unwrap()[0].as_document().unwrap();

@@ -77,12 +77,25 @@ impl Head {
 }
 
 impl Volumes {
-    /// Writes the first head of a branch.
+    /// Writes the first head of a branch, on a version that exists.
     ///
     /// # Errors
     /// [`VolumeError::HeadExists`] where there is another; the very same head is a success, so that
-    /// a write that took effect and reported a failure can be repeated.
+    /// a write that took effect and reported a failure can be repeated. [`VolumeError::NoVersion`]
+    /// or [`VolumeError::Condemned`] where its version is gone or about to go; then there is no
+    /// head.
     pub async fn create_head(&self, head: &Head) -> Result<ETag, VolumeError> {
+        self.ensure_kept(head.version).await?;
+        let etag = self.write_head(head).await?;
+        // Once more: from now on the version cannot be condemned, but it may be already.
+        let kept = self.ensure_kept(head.version).await;
+        if let Err(VolumeError::NoVersion { .. } | VolumeError::Condemned { .. }) = kept {
+            self.delete_head(head.branch).await?;
+        }
+        kept.map(|()| etag)
+    }
+
+    async fn write_head(&self, head: &Head) -> Result<ETag, VolumeError> {
         let key = keys::head(head.branch);
         let bytes = head.seal().map_err(VolumeError::unwritable(&key))?;
         match self.store.write(&key, bytes, Condition::Absent).await {
@@ -160,11 +173,19 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::store::Store;
     use crate::volume::testing::{Faults, When, head, volumes};
+
+    /// So that a head can be made: whether its version can be read is not asked.
+    async fn add_version(store: &dyn Store) {
+        let key = keys::version(head(1).version);
+        store.write(&key, "a version".into(), Condition::Absent).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_head_lives_its_life() {
-        let (volumes, _store) = volumes();
+        let (volumes, store) = volumes();
+        add_version(&*store).await;
         let mut head = head(1);
         let absent = volumes.head(head.branch).await;
         assert!(matches!(absent, Err(VolumeError::NoHead { .. })));
@@ -185,7 +206,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_lost_a_branch_is_told() {
-        let (volumes, _store) = volumes();
+        let (volumes, store) = volumes();
+        add_version(&*store).await;
         let ours = head(5);
         let old = volumes.create_head(&ours).await.unwrap();
         let owner = Some(ServerId::from_bytes([9; 16]));
@@ -207,6 +229,7 @@ mod tests {
     async fn a_move_that_took_effect_unnoticed_can_be_repeated() {
         let faults = Faults::new();
         let volumes = faults.volumes();
+        add_version(&*faults).await;
         let before = head(1);
         let etag = volumes.create_head(&before).await.unwrap();
         let after = Head { epoch: Epoch(2), ..before };

@@ -61,22 +61,25 @@ impl Volumes {
     /// Reads the root and every page of a version.
     pub(super) async fn index(&self, version: VersionId) -> Result<Index, VolumeError> {
         let root = Arc::new(self.root(version).await?);
-        let mut wanted = Vec::new();
-        for (file, pages) in root.pages.iter().enumerate() {
-            let pages = pages.iter().enumerate();
-            wanted.extend(pages.filter_map(|(index, reference)| {
-                Some(Wanted { reference: (*reference)?, file, index: index as u64 })
-            }));
-        }
-        let reads = plan(wanted).into_iter().map(|batch| self.clone().pages(root.clone(), batch));
-        let read = parallel(PARALLEL, reads.collect::<Vec<_>>()).await?;
+        let read = self.read_pages(&root, root.wanted_pages().collect()).await?;
 
         let mut pages: Vec<Vec<_>> =
             root.pages.iter().map(|pages| vec![None; pages.len()]).collect();
-        for (wanted, page) in read.into_iter().flatten() {
+        for (wanted, page) in read {
             pages[wanted.file][wanted.index as usize] = Some(Arc::new(page));
         }
         Ok(Index { root: Arc::unwrap_or_clone(root), pages })
+    }
+
+    /// Reads these pages of a version, in no order.
+    pub(super) async fn read_pages(
+        &self,
+        root: &Arc<Root>,
+        wanted: Vec<Wanted>,
+    ) -> Result<Vec<(Wanted, Page)>, VolumeError> {
+        let reads = plan(wanted).into_iter().map(|batch| self.clone().pages(root.clone(), batch));
+        let read = parallel(PARALLEL, reads.collect::<Vec<_>>()).await?;
+        Ok(read.into_iter().flatten().collect())
     }
 
     async fn pages(

@@ -23,6 +23,10 @@ pub fn marker() -> Key {
     key("argon/", "format")
 }
 
+pub fn condemned() -> Key {
+    key("argon/", "condemned")
+}
+
 pub fn project(id: ProjectId) -> Key {
     key(PROJECTS, id)
 }
@@ -44,9 +48,14 @@ pub fn pin(version: VersionId) -> Key {
 }
 
 pub fn pack(kind: PackKind, id: PackId) -> Key {
+    key(packs(kind), id)
+}
+
+/// Before the id in the key of every pack of this kind.
+pub fn packs(kind: PackKind) -> &'static str {
     match kind {
-        PackKind::Blocks => key("packs/", id),
-        PackKind::Pages => key("pages/", id),
+        PackKind::Blocks => "packs/",
+        PackKind::Pages => "pages/",
     }
 }
 
@@ -70,6 +79,7 @@ mod tests {
         let id = PackId::from_bytes([0; 16]);
         for (key, wanted) in [
             (marker(), "argon/format".to_owned()),
+            (condemned(), "argon/condemned".to_owned()),
             (project(ProjectId::from_bytes([0; 16])), format!("projects/{text}")),
             (head(BranchId::from_bytes([0; 16])), format!("heads/{text}")),
             (server(ServerId::from_bytes([0; 16])), format!("servers/{text}")),

@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use super::error::VolumeError;
 use super::format::FormatError;
+use super::pack::PackKind;
 use super::{Head, Volumes, keys};
-use crate::base::ids::{BranchId, VersionId};
+use crate::base::ids::{BranchId, PackId, VersionId};
 use crate::base::parallel::parallel;
-use crate::store::{Key, LIST_PAGE, StoreError};
+use crate::store::{Key, LIST_PAGE, Listed, StoreError};
 
 /// Objects that are read at a time.
 const PARALLEL: usize = 16;
@@ -18,8 +19,7 @@ impl Volumes {
     /// # Errors
     /// The store fails, or one of them cannot be read: then nobody knows what is needed.
     pub async fn heads(&self) -> Result<Vec<Head>, VolumeError> {
-        let read = |key: &Key, object: &[u8]| Head::open(branch_of(key)?, object);
-        self.documents(keys::HEADS, read).await?.into_iter().collect()
+        self.documents(keys::HEADS, open_head).await?.into_iter().collect()
     }
 
     /// The id of every branch that has a head.
@@ -36,6 +36,24 @@ impl Volumes {
     /// The store fails, or holds something else under `versions/`.
     pub async fn version_ids(&self) -> Result<Vec<VersionId>, VolumeError> {
         self.ids(keys::VERSIONS).await
+    }
+
+    /// The same with what the store says of their objects.
+    pub(super) async fn version_objects(&self) -> Result<Vec<(VersionId, Listed)>, VolumeError> {
+        let listed = self.listed(keys::VERSIONS).await?.into_iter();
+        listed
+            .map(|entry| {
+                let id = keys::id(keys::VERSIONS, &entry.key).ok_or_else(|| no_id(&entry.key))?;
+                Ok((id, entry))
+            })
+            .collect()
+    }
+
+    /// All packs, or pages objects. What else may lie there is not Argon's.
+    pub(super) async fn packs(&self, kind: PackKind) -> Result<Vec<(PackId, Listed)>, VolumeError> {
+        let prefix = keys::packs(kind);
+        let listed = self.listed(prefix).await?.into_iter();
+        Ok(listed.filter_map(|entry| keys::id(prefix, &entry.key).map(|id| (id, entry))).collect())
     }
 
     /// The ids in all keys under a prefix.
@@ -79,17 +97,28 @@ impl Volumes {
     }
 
     async fn keys_under(&self, prefix: &'static str) -> Result<Vec<Key>, VolumeError> {
-        let mut keys = Vec::<Key>::new();
+        Ok(self.listed(prefix).await?.into_iter().map(|entry| entry.key).collect())
+    }
+
+    /// Every object under a prefix, in the order of the keys.
+    pub(super) async fn listed(&self, prefix: &'static str) -> Result<Vec<Listed>, VolumeError> {
+        let mut found = Vec::<Listed>::new();
         loop {
-            let listed = self.store.list(prefix, keys.last()).await;
+            let after = found.last().map(|entry| &entry.key);
+            let listed = self.store.list(prefix, after).await;
             let page = listed.map_err(VolumeError::store(|| format!("list {prefix}")))?;
             let more = page.len() == LIST_PAGE;
-            keys.extend(page.into_iter().map(|entry| entry.key));
+            found.extend(page);
             if !more {
-                return Ok(keys);
+                return Ok(found);
             }
         }
     }
+}
+
+/// The head under this key.
+pub(super) fn open_head(key: &Key, object: &[u8]) -> Result<Head, FormatError> {
+    Head::open(branch_of(key)?, object)
 }
 
 fn branch_of(key: &Key) -> Result<BranchId, FormatError> {

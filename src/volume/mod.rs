@@ -1,22 +1,27 @@
 //! Volumes: immutable versions of a dbpath in the object store, and branch heads that point at them.
 //!
 //! Job: capture a directory as a version that shares with its parent what did not change; restore
-//! and check versions; read and move heads and servers' leases by compare-and-swap; keep projects. The bytes are
-//! described in `data/README.md`. Not its job: when to do so, names and states of branches, running
-//! mongod, the catalog.
+//! and check versions; read and move heads and servers' leases by compare-and-swap; keep projects;
+//! find and delete what nothing needs. The bytes are described in `data/README.md`. Not its job: when
+//! to do so, names and states of branches, running mongod, the catalog.
 //!
-//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`ServerLease`], [`Project`], [`VolumeError`].
-//! Invariant: what a version refers to was in the store before the version was, and nothing in the
-//! store under a version is ever written again; bytes are verified before anybody sees them.
+//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`ServerLease`], [`Project`],
+//! [`VolumeError`].
+//! Invariant: what a version refers to is in the store as long as the version is, and what a version
+//! holds never changes; bytes are verified before anybody sees them.
 
 mod capture;
 mod check;
+mod collect;
+mod condemned;
 mod envelope;
 mod error;
 mod fetch;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod garbage;
 #[cfg(test)]
 mod golden;
 mod head;
@@ -25,6 +30,9 @@ mod hostile;
 mod index;
 mod keys;
 mod listing;
+mod mark;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod model;
 mod pack;
@@ -35,12 +43,20 @@ mod project;
 mod properties;
 mod reference;
 mod restore;
+mod rewrite;
+mod scrub;
+#[cfg(test)]
+mod scrubbing;
 mod server_lease;
 mod stretch;
 #[cfg(test)]
 mod testing;
 mod upload;
+mod uploads;
 mod version;
+mod whole;
+#[cfg(test)]
+mod world;
 
 use std::sync::Arc;
 
@@ -49,17 +65,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::clock::Clock;
 use crate::base::ids::VersionId;
-use crate::store::{Condition, Key, Store, StoreError};
+use crate::store::{Condition, ETag, Key, Store, StoreError};
 use envelope::Kind;
+use uploads::Uploads;
 use version::Root;
 
 pub use capture::Capture;
 pub use check::Checked;
+pub use collect::{Collect, Collected, Mode, Tally};
 pub use error::VolumeError;
 pub use format::FormatError;
 pub use head::{Head, Origin};
 pub use project::Project;
 pub use restore::Restored;
+pub use scrub::{Damage, Hurt, Scrubbed};
 pub use server_lease::ServerLease;
 pub use version::{Cause, MongodVersion, Version};
 
@@ -71,6 +90,7 @@ const LAYOUT: i32 = 1;
 pub struct Volumes {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
+    uploads: Arc<Uploads>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,9 +99,10 @@ struct Marker {
 }
 
 impl Volumes {
-    /// The volumes in this store. Call [`Self::prepare`] once before anything is written.
+    /// The volumes in this store. Call [`Self::prepare`] once before anything is written. Clones know
+    /// of each other's captures; a process makes one for a store, and clones it.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock }
+        Self { store, clock, uploads: Arc::default() }
     }
 
     /// Marks a new store as Argon's, or makes sure that this Argon understands it.
@@ -117,10 +138,18 @@ impl Volumes {
     }
 
     async fn root(&self, version: VersionId) -> Result<Root, VolumeError> {
+        Ok(self.root_marked(version).await?.0)
+    }
+
+    /// The root, and the mark by which it can be replaced.
+    async fn root_marked(&self, version: VersionId) -> Result<(Root, ETag), VolumeError> {
         let key = keys::version(version);
         match self.store.read(&key).await {
-            Ok(object) => Root::open(version, &object.bytes)
-                .map_err(VolumeError::damaged(&key, "its document")),
+            Ok(object) => {
+                let root = Root::open(version, &object.bytes)
+                    .map_err(VolumeError::damaged(&key, "its document"))?;
+                Ok((root, object.etag))
+            }
             Err(StoreError::NotFound { .. }) => Err(VolumeError::NoVersion { version }),
             Err(source) => Err(VolumeError::Store { doing: format!("read {key}"), source }),
         }

@@ -12,9 +12,9 @@ use crate::mount::{MountError, walk};
 use crate::store::{Condition, Store};
 
 /// Files by path, and directories with `None`.
-type Model = BTreeMap<String, Option<Vec<u8>>>;
+pub(super) type Model = BTreeMap<String, Option<Vec<u8>>>;
 
-fn make(model: &Model, root: &Path) {
+pub(super) fn make(model: &Model, root: &Path) {
     fs::create_dir_all(root).unwrap();
     for (path, content) in model {
         match content {
@@ -24,7 +24,7 @@ fn make(model: &Model, root: &Path) {
     }
 }
 
-fn found(root: &Path) -> Model {
+pub(super) fn found(root: &Path) -> Model {
     let tree = walk(root).unwrap();
     let directories = tree.directories().iter().map(|entry| (entry.path.to_string(), None));
     let content = |path: &str| fs::read(root.join(path)).unwrap();
@@ -34,14 +34,19 @@ fn found(root: &Path) -> Model {
 }
 
 /// Compares without printing megabytes.
-fn assert_same(found: &Model, wanted: &Model, what: &str) {
+pub(super) fn assert_same(found: &Model, wanted: &Model, what: &str) {
     assert_eq!(found.keys().collect::<Vec<_>>(), wanted.keys().collect::<Vec<_>>(), "{what}");
     for (path, content) in wanted {
         assert!(found[path] == *content, "{what}: {path} differs");
     }
 }
 
-async fn assert_restores(volumes: &Volumes, version: VersionId, wanted: &Model, what: &str) {
+pub(super) async fn assert_restores(
+    volumes: &Volumes,
+    version: VersionId,
+    wanted: &Model,
+    what: &str,
+) {
     let temporary = tempfile::tempdir().unwrap();
     let restored = volumes.restore(version, temporary.path()).await.unwrap();
     assert_same(&found(temporary.path()), wanted, what);
@@ -51,7 +56,7 @@ async fn assert_restores(volumes: &Volumes, version: VersionId, wanted: &Model, 
     assert_eq!(volumes.check(version).await.unwrap().blocks, restored.blocks);
 }
 
-fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
+pub(super) fn noise(random: &mut Random, bytes: usize) -> Vec<u8> {
     (0..bytes / 8 + 1).flat_map(|_| random.next().to_le_bytes()).take(bytes).collect()
 }
 
@@ -63,7 +68,7 @@ fn content(random: &mut Random, bytes: usize) -> Vec<u8> {
     }
 }
 
-fn edit(model: &mut Model, random: &mut Random) {
+pub(super) fn edit(model: &mut Model, random: &mut Random) {
     let files: Vec<_> = model
         .iter()
         .filter(|(_, content)| content.is_some())

@@ -24,14 +24,21 @@ impl Volumes {
     /// Keeps a version for good; one that is pinned already stays so.
     ///
     /// # Errors
-    /// [`VolumeError::NoVersion`] where there is none to keep.
+    /// [`VolumeError::NoVersion`] where there is none to keep, [`VolumeError::Condemned`] where it
+    /// was given up already.
     pub async fn pin(&self, version: VersionId) -> Result<(), VolumeError> {
         self.version(version).await?;
         let key = keys::pin(version);
         let pin = envelope::seal(Kind::Pin, &Pin { version, created: self.clock.now() });
         let pin = pin.map_err(VolumeError::unwritable(&key))?;
         let written = self.store.write(&key, pin, Condition::Always).await;
-        written.map(drop).map_err(VolumeError::store(|| format!("write {key}")))
+        written.map_err(VolumeError::store(|| format!("write {key}")))?;
+        // As with a head: from now on it cannot be condemned, but it may be already.
+        let kept = self.ensure_kept(version).await;
+        if let Err(VolumeError::NoVersion { .. } | VolumeError::Condemned { .. }) = kept {
+            self.unpin(version).await?;
+        }
+        kept
     }
 
     /// Lets a version go when its time comes; one that is not pinned is fine.

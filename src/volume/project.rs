@@ -9,6 +9,7 @@ use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{ProjectId, VersionId};
 use crate::base::name::Name;
+use crate::base::retention::Retention;
 use crate::store::{Condition, Key};
 
 /// A project.
@@ -24,6 +25,9 @@ pub struct Project {
     /// The version that new branches start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<VersionId>,
+    /// How long its versions and deleted branches are kept; the usual where it says nothing.
+    #[serde(default)]
+    pub retention: Retention,
 }
 
 impl Project {
@@ -72,6 +76,7 @@ mod tests {
             name: format!("p{n}").parse().unwrap(),
             created: Timestamp::from_unix_ms(n.into()),
             base: None,
+            retention: Retention::default(),
         };
         for n in [2, 1, 3] {
             volumes.save_project(&project(n)).await.unwrap();
@@ -83,6 +88,11 @@ mod tests {
             volumes.delete_project(project(3).id).await.unwrap();
         }
         assert_eq!(volumes.projects().await.unwrap(), [project(1), second]);
+
+        // As an Argon wrote it that knew no rules.
+        let old = bson::doc! { "id": project(4).id.to_string(), "name": "p4", "created_ms": 4_i64 };
+        let old = envelope::seal(Kind::Project, &old).unwrap();
+        assert_eq!(Project::open(&old), Ok(project(4)));
 
         let broken = "projects/junk".parse().unwrap();
         store.write(&broken, "junk".into(), Condition::Always).await.unwrap();

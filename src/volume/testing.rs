@@ -2,13 +2,15 @@
 
 use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Capture, Cause, Head, MongodVersion, ServerLease, Volumes};
-use crate::base::clock::{SystemClock, Timestamp};
+use crate::base::clock::{Clock, SystemClock, Timestamp};
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::store::{Condition, ETag, Key, Listed, LocalStore, Object, Store, StoreError};
@@ -49,6 +51,13 @@ pub fn volumes() -> (Volumes, TestStore) {
     let store = TestStore::new();
     let volumes = Volumes::new(Arc::new(store.store.clone()), Arc::new(SystemClock::default()));
     (volumes, store)
+}
+
+/// Volumes in a store of their own, and their clock.
+pub fn timed_volumes() -> (Volumes, TestStore, Arc<ManualClock>) {
+    let (store, clock) = (TestStore::new(), ManualClock::new());
+    let volumes = Volumes::new(Arc::new(store.store.clone()), clock.clone());
+    (volumes, store, clock)
 }
 
 /// A head of a branch that is always the same one.
@@ -183,6 +192,27 @@ impl Store for Faults {
 
     async fn list(&self, prefix: &str, after: Option<&Key>) -> Result<Vec<Listed>, StoreError> {
         self.inner.list(prefix, after).await
+    }
+}
+
+/// A clock that goes on when told, and a millisecond whenever it is looked at.
+#[derive(Debug)]
+pub struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    pub fn new() -> Arc<Self> {
+        // The machine's time, as that is when the objects of a local store were written.
+        Arc::new(Self(AtomicU64::new(SystemClock::default().now().unix_ms())))
+    }
+
+    pub fn advance(&self, time: Duration) {
+        self.0.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_ms(self.0.fetch_add(1, Ordering::Relaxed))
     }
 }
 

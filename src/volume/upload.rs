@@ -1,5 +1,7 @@
 //! What a capture writes: packs while it reads, then pages; each object once it is full.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::task::JoinSet;
 use zstd::bulk::Compressor;
@@ -10,7 +12,7 @@ use super::pack::{PackKind, PackWriter};
 use super::page::Page;
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::{Volumes, keys};
-use crate::base::ids::{PackId, VersionId};
+use crate::base::ids::PackId;
 
 /// Objects on their way at a time. With the pack that is being filled this is at most 40 MiB.
 const PARALLEL: usize = 4;
@@ -19,7 +21,8 @@ const PARALLEL: usize = 4;
 /// most, objects that nothing refers to.
 pub struct Upload {
     volumes: Volumes,
-    version: VersionId,
+    /// For what, as errors say it.
+    purpose: Arc<str>,
     blocks: PackWriter,
     pages: PackWriter,
     /// Pages objects wait for the last pack; all index pages are 0.07 % of their volume.
@@ -40,10 +43,11 @@ pub struct Uploaded {
 
 impl Upload {
     /// Nothing yet.
-    pub fn new(volumes: Volumes, version: VersionId) -> Self {
+    pub fn new(volumes: Volumes, purpose: String) -> Self {
+        let purpose = purpose.into();
         let [blocks, pages] = [PackKind::Blocks, PackKind::Pages].map(|kind| volumes.pack(kind));
         let (full_pages, running) = (Vec::new(), JoinSet::new());
-        Self { volumes, version, blocks, pages, full_pages, running, new_bytes: 0, stored_bytes: 0 }
+        Self { volumes, purpose, blocks, pages, full_pages, running, new_bytes: 0, stored_bytes: 0 }
     }
 
     /// Takes a new block.
@@ -96,7 +100,7 @@ impl Upload {
         self.wait_below(PARALLEL).await?;
         let (id, object) = (pack.id(), pack.finish());
         self.stored_bytes += object.len() as u64;
-        self.running.spawn(write(self.volumes.clone(), kind, id, object, self.version));
+        self.running.spawn(write(self.volumes.clone(), kind, id, object, self.purpose.clone()));
         Ok(())
     }
 
@@ -120,10 +124,10 @@ async fn write(
     kind: PackKind,
     id: PackId,
     object: Bytes,
-    version: VersionId,
+    purpose: Arc<str>,
 ) -> Result<(), VolumeError> {
     let key = keys::pack(kind, id);
-    let doing = || format!("write {key} of version {version}");
+    let doing = || format!("write {key} of {purpose}");
     volumes.write_once(&key, object).await.map_err(VolumeError::store(doing))
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::envelope::{self, Kind};
+use super::fetch::Wanted;
 use super::format::{Fields, FormatError, exactly, ms};
 use super::page::pages_of;
 use super::reference::Reference;
@@ -139,6 +140,15 @@ impl Root {
             files: files.collect(),
         };
         envelope::seal(Kind::Version, &document)
+    }
+
+    /// Every page that is not all zero, with its file and its number there.
+    pub fn wanted_pages(&self) -> impl Iterator<Item = Wanted> {
+        self.pages.iter().enumerate().flat_map(|(file, pages)| {
+            pages.iter().enumerate().filter_map(move |(index, reference)| {
+                Some(Wanted { reference: (*reference)?, file, index: index as u64 })
+            })
+        })
     }
 
     /// Reads the object of the version with this id.

@@ -8,12 +8,14 @@
 mod base;
 mod branch;
 mod error;
+mod garbage;
 mod human;
 mod interrupt;
 mod operation;
 mod output;
 mod progress;
 mod project;
+mod retention;
 mod server;
 mod session;
 
@@ -60,6 +62,10 @@ pub enum Command {
     Connect(server::Connect),
     /// Show how the server stands
     Status,
+    /// Delete from the store what nothing needs any more
+    Gc(garbage::Gc),
+    /// Read all that versions need, verify it, and name what is damaged and whom it hurts
+    Scrub,
     /// Long work in the server
     #[command(subcommand)]
     Operation(operation::OperationCommand),
@@ -78,9 +84,12 @@ pub fn run(command: &Command, connection: &ConnectionArgs) -> ExitCode {
     let format = if connection.json { Format::Json } else { Format::Human };
     let session = Session::new(connection.server.clone());
     interrupt::install();
-    let done = command.execute(&session).and_then(|answer| answer.print(format));
+    let done = command.execute(&session).and_then(|answer| {
+        answer.print(format)?;
+        Ok(answer.exit_code())
+    });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => error.report(format),
     }
 }
@@ -93,6 +102,8 @@ impl Command {
             Self::Base(command) => command.execute(session),
             Self::Connect(connect) => connect.execute(session),
             Self::Status => server::status(session),
+            Self::Gc(gc) => gc.execute(session),
+            Self::Scrub => garbage::scrub(session),
             Self::Operation(command) => command.execute(session),
         }
     }

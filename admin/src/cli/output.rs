@@ -1,6 +1,7 @@
 //! What goes to stdout.
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -21,6 +22,8 @@ pub(super) struct Answer {
     json: Option<Value>,
     /// For people, with its last line's end; may be empty.
     text: String,
+    /// Whether what it says is that something is wrong.
+    failure: bool,
 }
 
 impl Answer {
@@ -31,12 +34,21 @@ impl Answer {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        Self { json: Some(json), text }
+        Self { json: Some(json), text, failure: false }
     }
 
     /// Nothing: stdout was written to while the work was done.
     pub(super) fn written() -> Self {
-        Self { json: None, text: String::new() }
+        Self { json: None, text: String::new(), failure: false }
+    }
+
+    /// The same, and the command fails with it.
+    pub(super) fn into_failure(self) -> Self {
+        Self { failure: true, ..self }
+    }
+
+    pub(super) fn exit_code(&self) -> ExitCode {
+        if self.failure { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
     pub(super) fn print(&self, format: Format) -> Result<(), CliError> {

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use super::error::CliError;
 use super::human;
 use super::output::{Answer, table};
+use super::retention::RetentionCommand;
 use super::session::{Session, took};
 use crate::types::{CreateProject, OperationResult};
 
@@ -17,6 +18,8 @@ pub enum ProjectCommand {
     },
     /// List the projects
     List,
+    /// Show or set which versions and deleted branches a project keeps
+    Retention(RetentionCommand),
     /// Delete a project that has no branches any more
     Delete {
         /// The project
@@ -29,6 +32,7 @@ impl ProjectCommand {
         match self {
             Self::Create { name } => create(session, name),
             Self::List => list(session),
+            Self::Retention(retention) => retention.execute(session),
             Self::Delete { name } => {
                 let done = session.follow(session.client.delete_project(name)?)?;
                 Ok(Answer::new(&done, format!("deleted project {name}")))

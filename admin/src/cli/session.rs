@@ -44,6 +44,19 @@ impl Session {
         Ok(self.client.follow(operation)?)
     }
 
+    /// The same, showing how far it has got.
+    pub(super) fn watch(&self, operation: Operation) -> Result<Operation, CliError> {
+        let command =
+            format!("argon operation show {} --server {}", operation.id, self.client.server());
+        let _interrupt = interrupt::while_following(command);
+        let spinner = Spinner::new(operation.kind.to_string());
+        Ok(self.client.watch(operation, |now| {
+            if let Some(progress) = &now.progress {
+                spinner.say(format!("{}: {progress}", now.kind));
+            }
+        })?)
+    }
+
     /// The same where the operation's result is a branch.
     pub(super) fn follow_branch(&self, operation: Operation) -> Result<Done, CliError> {
         let operation = self.follow(operation)?;

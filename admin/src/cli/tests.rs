@@ -29,6 +29,11 @@ fn command_lines_are_taken_or_refused() {
         ("project create shop", true),
         ("project list --json", true),
         ("project delete", false),
+        ("project retention shop", true),
+        ("project retention shop --keep-last 10 --keep-for 30d --keep-deleted forever", true),
+        ("project retention shop --keep-last all --dry-run", true),
+        ("project retention shop --keep-last 0", false),
+        ("project retention shop --keep-for never", false),
         ("--json branch list --deleted --project shop", true),
         (create, true),
         (&format!("{create} --from dev"), true),
@@ -62,6 +67,9 @@ fn command_lines_are_taken_or_refused() {
         ("connect dev --server https://host", false),
         ("operation show x --wait", true),
         ("status", true),
+        ("gc --dry-run --json", true),
+        ("gc dev", false),
+        ("scrub", true),
         ("", false),
     ] {
         let words = std::iter::once("argon").chain(line.split_whitespace());
@@ -219,5 +227,49 @@ fn versions_are_made_kept_and_listed() {
         "VERSION  CREATED   AGE       CAUSE     SIZE     NEW  STORED  PARENT  PIN     LABEL\n\
          v2       long ago  long ago  snapshot  2.0 KiB  0 B  0 B     v1      pinned  sale\n\
          v2       long ago  long ago  snapshot  2.0 KiB  0 B  0 B     v1      pinned\n"
+    );
+}
+
+#[test]
+fn the_rules_of_a_project_are_shown_changed_in_part_and_tried() {
+    let project = |last: u32| {
+        json!({
+            "id": "p", "name": "shop", "created_at": "long ago",
+            "retention": {"keep_last": last, "keep_for_ms": 2_592_000_000_u64}
+        })
+    };
+    let list = json!({ "items": [project(100)] });
+    let text = |last| {
+        format!(
+            "project       shop\nkeep last     {last}\nkeep for      30d\nkeep deleted  forever\n"
+        )
+    };
+    let (done, requests) = execute("project retention shop", std::slice::from_ref(&list));
+    assert_eq!(done.unwrap().text(Format::Human), text(100));
+    assert_eq!(requests, ["GET /v1/projects"]);
+
+    let ok = |value: &Value| answer("200 OK", "application/json", &value.to_string());
+    let (client, serving) =
+        answering(vec![ok(&list), ok(&operation(json!({ "project": project(7) })))]);
+    let line = "argon project retention shop --keep-last 7";
+    let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+    let done = cli.command.execute(&Session::of(client)).unwrap();
+    assert_eq!(done.text(Format::Human), text(7));
+    let requests = serving.join().unwrap();
+    assert!(requests[1].starts_with("PUT /v1/projects/shop/retention "));
+    let body: Value = serde_json::from_str(requests[1].split_once("\r\n").unwrap().1).unwrap();
+    assert_eq!(body, json!({"keep_last": 7, "keep_for_ms": 2_592_000_000_u64}));
+
+    let leaving = json!({ "items": [
+        { "branch": "dev", "branch_id": "b1", "version": version(None) },
+        { "branch": "old", "branch_id": "b2" },
+    ] });
+    let (done, requests) = execute("project retention shop --dry-run", &[list, leaving]);
+    assert_eq!(requests[1], "POST /v1/projects/shop/retention/preview");
+    assert_eq!(
+        done.unwrap().text(Format::Human),
+        "BRANCH  VERSION              CREATED   CAUSE     STORED  LABEL\n\
+         dev     v2                   long ago  snapshot  0 B\n\
+         old     (deleted branch b2)  -         -         -\n"
     );
 }

@@ -63,6 +63,15 @@ impl Http {
         self.document(&format!("POST {path}"), sent)
     }
 
+    pub(super) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let sent = self.agent.put(self.url(path)).send_json(body);
+        self.document(&format!("PUT {path}"), sent)
+    }
+
     pub(super) fn post_empty<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let sent = self.agent.post(self.url(path)).send_empty();
         self.document(&format!("POST {path}"), sent)

@@ -11,8 +11,8 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CreateBranch, CreateProject, Deleted, List, OpenPort, Operation, OperationStatus,
-    Project, Status, TakeSnapshot, Version,
+    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort,
+    Operation, OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
 };
 use address::segment;
 use http::Http;
@@ -22,6 +22,9 @@ pub use error::ClientError;
 
 /// How long one request for an operation waits in the server for a change, milliseconds.
 const FOLLOW_WAIT_MS: u64 = 10_000;
+
+/// The same where its progress is shown.
+const WATCH_WAIT_MS: u64 = 1_000;
 
 /// A client of one server. Connections are kept and used again.
 #[derive(Debug)]
@@ -75,6 +78,25 @@ impl Client {
     /// Begins to delete a project.
     pub fn delete_project(&self, project: &str) -> Result<Operation, ClientError> {
         self.http.delete(&format!("/v1/projects/{}", segment(project)))
+    }
+
+    /// Begins to set which versions and deleted branches a project keeps.
+    pub fn set_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Operation, ClientError> {
+        self.http.put(&format!("/v1/projects/{}/retention", segment(project)), rules)
+    }
+
+    /// What such rules would let go now.
+    pub fn preview_retention(
+        &self,
+        project: &str,
+        rules: &Retention,
+    ) -> Result<Vec<Leaving>, ClientError> {
+        let path = format!("/v1/projects/{}/retention/preview", segment(project));
+        self.http.post::<List<_>>(&path, rules).map(|list| list.items)
     }
 
     /// A project's branches.
@@ -187,6 +209,16 @@ impl Client {
         self.http.upload("/v1/base", &mut archive, bytes)
     }
 
+    /// Begins to collect garbage.
+    pub fn collect_garbage(&self, how: CollectGarbage) -> Result<Operation, ClientError> {
+        self.http.post("/v1/gc", &how)
+    }
+
+    /// Begins to verify all that the store holds.
+    pub fn scrub(&self) -> Result<Operation, ClientError> {
+        self.http.post_empty("/v1/scrub")
+    }
+
     /// Operations that the server remembers, the newest first.
     pub fn operations(&self) -> Result<Vec<Operation>, ClientError> {
         self.http.get::<List<_>>("/v1/operations").map(|list| list.items)
@@ -198,11 +230,30 @@ impl Client {
     }
 
     /// Waits until an operation has ended; `Ok` is one that succeeded.
-    pub fn follow(&self, mut operation: Operation) -> Result<Operation, ClientError> {
+    pub fn follow(&self, operation: Operation) -> Result<Operation, ClientError> {
+        self.wait(operation, FOLLOW_WAIT_MS, |_| {})
+    }
+
+    /// The same, and tells every second how far it has got.
+    pub fn watch(
+        &self,
+        operation: Operation,
+        tell: impl FnMut(&Operation),
+    ) -> Result<Operation, ClientError> {
+        self.wait(operation, WATCH_WAIT_MS, tell)
+    }
+
+    fn wait(
+        &self,
+        mut operation: Operation,
+        wait_ms: u64,
+        mut tell: impl FnMut(&Operation),
+    ) -> Result<Operation, ClientError> {
         while operation.status == OperationStatus::Running {
             let id = segment(&operation.id);
-            let path = format!("/v1/operations/{id}?wait_ms={FOLLOW_WAIT_MS}");
+            let path = format!("/v1/operations/{id}?wait_ms={wait_ms}");
             operation = self.http.get(&path)?;
+            tell(&operation);
         }
         match operation.error {
             Some(problem) => Err(ClientError::Problem(Box::new(problem))),

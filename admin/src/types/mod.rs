@@ -8,6 +8,7 @@
 //! Ids are 26 lower-case letters and digits. Times are RFC 3339 in UTC with milliseconds.
 
 mod branch;
+mod garbage;
 mod idle_timeout;
 mod label;
 mod operation;
@@ -23,11 +24,12 @@ use utoipa::ToSchema;
 pub use branch::{
     Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, Wake, connection_uri,
 };
+pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
-pub use project::{Base, CreateProject, Project};
+pub use project::{Base, CreateProject, Leaving, Project, Retention};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, Status};
 pub use version::{TakeSnapshot, Version};

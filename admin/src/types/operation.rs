@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Base, Branch, Problem, Project, Version};
+use super::{Base, Branch, Collected, Problem, Project, Scrubbed, Version};
 
 /// A piece of long work. It goes on whether or not anybody follows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -14,7 +14,8 @@ pub struct Operation {
     pub id: String,
     /// What is done.
     pub kind: OperationKind,
-    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id or `base`.
+    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id `base` or
+    /// `store`.
     pub subject: String,
     /// How it stands.
     pub status: OperationStatus,
@@ -64,8 +65,14 @@ pub enum OperationKind {
     PinVersion,
     /// Let it go when its time comes.
     UnpinVersion,
+    /// Set which versions and deleted branches a project keeps.
+    SetRetention,
     /// Set the archive that new projects start from.
     SetBase,
+    /// Delete from the store what nothing needs.
+    CollectGarbage,
+    /// Verify all that the store holds.
+    Scrub,
 }
 
 /// How an operation stands.
@@ -92,6 +99,10 @@ pub enum OperationResult {
     Version(Version),
     /// The base as it is now.
     Base(Base),
+    /// What garbage collection did.
+    Collected(Collected),
+    /// What a scrub found.
+    Scrubbed(Scrubbed),
 }
 
 impl OperationKind {
@@ -111,7 +122,10 @@ impl OperationKind {
             Self::SnapshotBranch => "snapshot branch",
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
+            Self::SetRetention => "set retention",
             Self::SetBase => "set base",
+            Self::CollectGarbage => "collect garbage",
+            Self::Scrub => "scrub",
         }
     }
 }
@@ -153,7 +167,10 @@ mod tests {
             SnapshotBranch,
             PinVersion,
             UnpinVersion,
+            SetRetention,
             SetBase,
+            CollectGarbage,
+            Scrub,
         ] {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str().replace(' ', "_"));
         }

@@ -1,0 +1,103 @@
+//! How long old versions and deleted branches are kept.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rules of a project. A version goes only where both of the first two let it go; what is
+/// needed or pinned is none of theirs. In the catalog and in the store's formats a duration is a
+/// number of milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// The newest versions of each branch that stay; none is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_last: Option<u32>,
+    /// How far back every state of a branch stays; none is for ever.
+    #[serde(rename = "keep_for_ms", default, skip_serializing_if = "Option::is_none", with = "ms")]
+    pub keep_for: Option<Duration>,
+    /// How long a deleted branch can be brought back; none is for ever.
+    #[serde(
+        rename = "keep_deleted_ms",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "ms"
+    )]
+    pub keep_deleted: Option<Duration>,
+}
+
+impl Default for Retention {
+    /// What holds where nobody says otherwise: the last 100 versions, those of 30 days, and 7 days
+    /// to bring a branch back.
+    fn default() -> Self {
+        Self { keep_last: Some(100), keep_for: Some(30 * DAY), keep_deleted: Some(7 * DAY) }
+    }
+}
+
+impl Retention {
+    /// With durations in milliseconds, as they are kept.
+    pub fn from_ms(
+        keep_last: Option<u32>,
+        keep_for: Option<u64>,
+        keep_deleted: Option<u64>,
+    ) -> Self {
+        let [keep_for, keep_deleted] =
+            [keep_for, keep_deleted].map(|ms| ms.map(Duration::from_millis));
+        Self { keep_last, keep_for, keep_deleted }
+    }
+
+    /// How far back every state stays, milliseconds.
+    pub fn keep_for_ms(&self) -> Option<u64> {
+        self.keep_for.map(to_ms)
+    }
+
+    /// How long a deleted branch stays, milliseconds.
+    pub fn keep_deleted_ms(&self) -> Option<u64> {
+        self.keep_deleted.map(to_ms)
+    }
+}
+
+/// What fits a signed number of 64 bits, as BSON and SQLite have it.
+fn to_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(i64::MAX as u64)
+}
+
+mod ms {
+    use super::*;
+
+    pub fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration.map(to_ms).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(input)?.map(Duration::from_millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back_and_nothing_is_for_ever() {
+        let forever = Retention { keep_last: None, keep_for: None, keep_deleted: None };
+        for (rules, json) in [
+            (
+                Retention::default(),
+                r#"{"keep_last":100,"keep_for_ms":2592000000,"keep_deleted_ms":604800000}"#,
+            ),
+            (forever, "{}"),
+        ] {
+            assert_eq!(serde_json::to_string(&rules).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Retention>(json).unwrap(), rules);
+            let kept = (rules.keep_for_ms(), rules.keep_deleted_ms());
+            assert_eq!(Retention::from_ms(rules.keep_last, kept.0, kept.1), rules);
+        }
+        let long = Retention { keep_for: Some(Duration::MAX), ..forever };
+        assert_eq!(long.keep_for_ms(), Some(i64::MAX as u64));
+    }
+}
