@@ -10,6 +10,7 @@ use bson::{Bson, doc};
 use super::state::State;
 use super::{BranchError, BranchHandle, Branches, Deleted, Parts, Settings, Use, Writers};
 use crate::base::clock::SystemClock;
+use crate::base::limits::Garbage;
 use crate::catalog::Catalog;
 use crate::compute::ProcessCompute;
 use crate::compute::mongod::Search;
@@ -40,7 +41,8 @@ async fn open(data_dir: &Path) -> Branches {
         oplog_mb: 16,
         clients_max: 100,
         writers: Writers::Several { lease_ttl: Duration::from_secs(60) },
-        garbage: Default::default(),
+        // The task that would collect it by itself keeps a server that "vanished" alive.
+        garbage: Garbage { interval: None, ..Garbage::default() },
     };
     Branches::open(parts, settings).await.unwrap()
 }
