@@ -26,6 +26,8 @@ const RESUME: [&str; 4] = ["resume.claim", "resume.restored", "resume.started", 
 const CREATE: [&str; 2] = ["create.head", "create.row"];
 const DELETE: [&str; 4] = ["suspend.version", "suspend.head", "delete.head", "delete.row"];
 const BACK: [&str; 3] = ["undelete.head", "purge.head", "purge.row"];
+/// `gc.some` is passed when versions are deleted, and again after pages and packs.
+const GC: [&str; 5] = ["gc.condemned", "gc.some:1", "gc.some:2", "gc.some:3", "gc.deleted"];
 const RESCUE: [&str; 4] = ["rescue.version", "rescue.head", "rescue.branch", "rescue.row"];
 
 /// A server, and what was acknowledged on its branch `dev`.
@@ -36,7 +38,8 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Result<Self> {
-        let server = Server::start()?;
+        let garbage = ["--gc-min-age", "1ms", "--gc-interval", "never"];
+        let server = Setup::new()?.arguments(&garbage).start()?;
         server.project("demo")?;
         server.branch("dev", &["--empty"])?;
         let mut scene = Self { server, acknowledged: Vec::new() };
@@ -87,6 +90,8 @@ impl Scene {
             self.server.cli().run(&["branch", "delete", &name])?;
         }
         assert_eq!(before, self.acknowledged.len(), "the newest version has everything");
+        // And those that no branch of this test names.
+        self.server.cli().run(&["scrub"])?;
         Ok(())
     }
 }
@@ -198,6 +203,29 @@ async fn killed_while_a_deleted_branch_is_brought_back_or_purged() -> Result<()>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_a_garbage_collection() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    scene.server.start_again()?;
+    for step in GC {
+        let gone = driver::connect(&scene.server.branch("gone", &["--from", "dev"])?.uri).await?;
+        insert(&gone, "garbage").await?;
+        for verb in ["suspend", "delete", "purge"] {
+            scene.server.cli().run(&["branch", verb, "gone"])?;
+        }
+        scene.server.cli().run(&["gc"])?;
+        scene.server.stop(libc::SIGTERM)?;
+        scene.arm(step)?;
+        scene.die(&["gc"]).context(step)?;
+        scene.server.cli().run(&["scrub"]).context(step)?;
+        scene.check(&scene.server.show("dev")?).await.context(step)?;
+        scene.write(step).await?;
+        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        scene.server.cli().run(&["gc"])?;
+    }
+    scene.check_versions().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<()> {
     let store = tempfile::Builder::new().prefix("store-").tempdir()?;
     let shared = store.path().to_string_lossy();
@@ -245,8 +273,9 @@ async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<
 fn no_step_is_forgotten() -> Result<()> {
     let mut named = BTreeSet::new();
     collect(&repository().join("src"), &mut named)?;
-    let tested = [&SUSPEND[..], &RESUME, &CREATE, &DELETE, &BACK, &RESCUE].concat();
-    let tested = tested.into_iter().map(str::to_owned).collect();
+    let tested = [&SUSPEND[..], &RESUME, &CREATE, &DELETE, &BACK, &GC, &RESCUE].concat();
+    let name = |step: &str| step.split(':').next().map(str::to_owned);
+    let tested = tested.into_iter().filter_map(name).collect();
     assert_eq!(named, tested);
     Ok(())
 }

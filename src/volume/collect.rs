@@ -14,6 +14,7 @@ use super::pack::PackKind;
 use super::version::Version;
 use super::{Project, Volumes, keys};
 use crate::base::clock::Timestamp;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, PackId, VersionId};
 use crate::base::parallel::parallel;
 use crate::store::{ETag, Key, Listed};
@@ -124,7 +125,9 @@ impl Volumes {
             ..Collected::default()
         };
         if request.mode == Mode::Run {
+            failpoint("gc.condemned");
             self.delete(doomed.into_keys(), progress).await?;
+            failpoint("gc.deleted");
         }
         let oldest = Timestamp::from_unix_ms(since_epoch(ran, request.min_age));
         self.rewrite(request.mode, &found, oldest, &mut collected, progress).await?;
@@ -241,6 +244,7 @@ impl Volumes {
                 .collect();
             progress(format!("deleting {} of {prefix}", deletes.len()));
             parallel(PARALLEL, deletes).await?;
+            failpoint("gc.some");
         }
         Ok(())
     }
