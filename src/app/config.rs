@@ -182,6 +182,7 @@ pub fn resolve(
         layers.pick("base_archive", "ARGON_BASE_SNAPSHOT_S3_PATH", |values| &values.base_archive);
     let log = layers.pick("log", "RUST_LOG", |values| &values.log);
     let log_format = layers.pick("log_format", "ARGON_LOG_FORMAT", |values| &values.log_format);
+    let (bucket, writers) = (store_config::bucket(&layers)?, store_config::writers(&layers)?);
     Ok(Config {
         listen: address(
             layers.pick("listen", "ARGON_LISTEN", |values| &values.listen),
@@ -198,10 +199,10 @@ pub fn resolve(
         store_dir: store_dir.map(|given| given.value.into()),
         idle_timeout: idle_timeout(&layers)?,
         limits: client_limits(&layers)?,
-        garbage: garbage(&layers)?,
+        garbage: garbage(&layers, bucket.as_ref(), writers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
-        bucket: store_config::bucket(&layers)?,
-        writers: store_config::writers(&layers)?,
+        bucket,
+        writers,
         base_archive: base_archive.map_or_else(default_base_archive, |given| {
             given.parse(|text| text.parse().ok(), "a key of the store, as in base/dump.archive")
         })?,
@@ -470,9 +471,10 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_read_is_named_with_the_place_it_came_from() {
-        let rows: [(&[&str], Variables<'_>, &str, &str); 20] = [
+        let rows: [(&[&str], Variables<'_>, &str, &str); 21] = [
             (&["--max-connections", "0"], &[], "", "--max-connections is `0`: expected a number"),
             (&[], &[("ARGON_HELLO_WAIT", "never")], "", "expected a time, as in 30s"),
+            (&["--gc-min-age", "1h", "--s3-bucket", "one"], &[], "", "24h or more in a bucket"),
             (&[], &[], "first_message_bytes = \"65537\"", "bytes, 1024 to 65536"),
             (&["--message-bytes", "48000001"], &[], "", "bytes, 16793600 to 48000000"),
             (&["--message-bytes", "1000"], &[], "", "bytes, 16793600 to 48000000"),
