@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::Arc;
 
 use super::model::{assert_restores, assert_same, found, make, small};
-use super::testing::{TestStore, head, request};
+use super::testing::{TestStore, add_version, head, request};
 use super::{Head, VolumeError, Volumes};
 use crate::base::clock::SystemClock;
 use crate::base::ids::{Epoch, VersionId};
@@ -99,7 +99,8 @@ struct Mover {
 #[tokio::test]
 async fn a_head_never_is_what_nobody_wrote() {
     for seed in 0..60 {
-        let (volumes, faults, _store) = faulty(seed);
+        let (volumes, faults, store) = faulty(seed);
+        add_version(&*store).await;
         let first = head(1);
         let tag = volumes.create_head(&first).await.unwrap();
         let mut current = first.clone();

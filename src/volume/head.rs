@@ -179,14 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::Store;
-    use crate::volume::testing::{Faults, When, head, volumes};
-
-    /// So that a head can be made: whether its version can be read is not asked.
-    async fn add_version(store: &dyn Store) {
-        let key = keys::version(head(1).version);
-        store.write(&key, "a version".into(), Condition::Absent).await.unwrap();
-    }
+    use crate::volume::testing::{Faults, When, add_version, head, volumes};
 
     #[tokio::test]
     async fn a_head_lives_its_life() {
