@@ -1,6 +1,6 @@
-//! `cargo bench`: what Argon's proxy costs, next to no proxy and to HAProxy, on one mongod.
+//! `cargo bench --bench proxy`: what Argon's proxy costs, next to no proxy and to HAProxy, on one mongod.
 //!
-//! `cargo bench -- --quick` shows in half a minute that everything runs; its figures are noise.
+//! `-- --quick` shows in half a minute that everything runs; its figures are noise.
 //! `--only TEXT` measures the scenarios whose names hold the text, and no idle clients;
 //! `--idle N` takes another number of these.
 //! docs/performance.md says what is measured and what came of it.
