@@ -155,7 +155,7 @@ where
 }
 
 /// Passes a reply on, of which only what is ahead already is ever in this process.
-async fn splice_on<C: Socket, B: Socket>(
+pub(super) async fn splice_on<C: Socket, B: Socket>(
     pipe: &Pipe,
     branch: &mut Connection<B>,
     client: &mut Connection<C>,
@@ -163,13 +163,20 @@ async fn splice_on<C: Socket, B: Socket>(
 ) -> Result<(), Broken> {
     let torn = |source| Broken::Client(ProxyError::Torn { source });
     let mut left = whole;
-    // Together with what follows: the client is not woken for a few bytes.
-    let head = pipe.put(&branch.ahead()[..branch.ahead().len().min(whole)]);
-    let mut held = head.map_err(WireError::io("put a reply into a pipe")).map_err(torn)?;
-    branch.consume(held);
-    left -= held;
-    loop {
-        if left > 0 {
+    while left > 0 {
+        // What is ahead comes first, however small the pipe is.
+        let ahead = &branch.ahead()[..branch.ahead().len().min(left)];
+        let mut held = match ahead {
+            [] => 0,
+            ahead => {
+                pipe.put(ahead).map_err(WireError::io("put a reply into a pipe")).map_err(torn)?
+            }
+        };
+        branch.consume(held);
+        left -= held;
+        // Together with what follows, so that the client is not woken for a few bytes; but a full
+        // pipe would look like a mongod that sends nothing.
+        if left > 0 && branch.ahead().is_empty() && (held == 0 || pipe.is_roomy()) {
             let moved = match pipe.fill(branch.stream(), left).await {
                 Ok(0) => return Err(torn(WireError::Cut { expected: left, got: 0 })),
                 moved => moved.map_err(WireError::io("read a message's body")).map_err(torn)?,
@@ -181,11 +188,8 @@ async fn splice_on<C: Socket, B: Socket>(
             pipe.empty(client.stream(), held).await.map_err(WireError::io("write a message"))
         };
         unless_stalled(written).await.map_err(Broken::Client)?;
-        if left == 0 {
-            return Ok(());
-        }
-        held = 0;
     }
+    Ok(())
 }
 
 #[cfg(test)]

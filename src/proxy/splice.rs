@@ -51,11 +51,16 @@ pub(super) trait Socket {
 pub(super) struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
+    bytes: libc::c_int,
 }
 
 impl Pipe {
     /// An empty pipe. Fails where the process has no descriptors left.
     pub(super) fn new() -> io::Result<Self> {
+        Self::sized(PIPE_BYTES)
+    }
+
+    fn sized(bytes: libc::c_int) -> io::Result<Self> {
         let mut ends = [0; 2];
         // SAFETY: there is room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
@@ -64,8 +69,8 @@ impl Pipe {
         // SAFETY: the call gave them to nobody else.
         let [out, into] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
         // SAFETY: changes nothing but the pipe's size, and fails without harm.
-        unsafe { libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES) };
-        Ok(Self { out, into })
+        let bytes = unsafe { libc::fcntl(into.as_raw_fd(), libc::F_SETPIPE_SZ, bytes) };
+        Ok(Self { out, into, bytes })
     }
 
     /// Moves what has come of a stream into the pipe, without waiting.
@@ -76,6 +81,11 @@ impl Pipe {
     /// Moves bytes to a stream as far as it takes them without waiting.
     fn give_to(&self, stream: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
         splice(self.out.as_fd(), stream, count)
+    }
+
+    /// Whether it holds what is read ahead of a message, and more besides.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.bytes >= PIPE_BYTES
     }
 
     /// Puts bytes into it, as far as there is room.
@@ -154,7 +164,7 @@ mod tests {
     use super::super::connection::Connection;
     use super::super::error::ProxyError;
     use super::super::local_stream::LocalStream;
-    use super::super::response::{Broken, relay_reply};
+    use super::super::response::{Broken, relay_reply, splice_on};
     use super::*;
     use crate::base::metrics::Metrics;
     use crate::branch::Standing;
@@ -196,6 +206,29 @@ mod tests {
             let (done, got) = relay(whole.clone()).await;
             done.unwrap();
             assert!(got == whole, "{bytes}: {} of {} bytes came", got.len(), whole.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_small_pipe_keeps_the_order_of_what_was_read_ahead() {
+        for pipe_bytes in [4_096, 65_536, PIPE_BYTES] {
+            let whole = reply(1 << 20);
+            let (mut mongod, near) = UnixStream::pair().unwrap();
+            let (client, mut far) = UnixStream::pair().unwrap();
+            let mut branch = Connection::new(LocalStream::new(near).unwrap());
+            let mut client = Connection::new(client);
+            let sent = whole.clone();
+            tokio::spawn(async move { mongod.write_all(&sent).await.map(|()| mongod) });
+            branch.fill_to(65_536).await.unwrap();
+            let mut got = vec![0; whole.len()];
+            let pipe = Pipe::sized(pipe_bytes).unwrap();
+            let (done, read) = tokio::join!(
+                splice_on(&pipe, &mut branch, &mut client, whole.len()),
+                far.read_exact(&mut got)
+            );
+            done.unwrap();
+            read.unwrap();
+            assert!(got == whole, "{pipe_bytes}");
         }
     }
 
