@@ -8,6 +8,7 @@
 //! fails.
 
 pub mod eager;
+pub mod lazy;
 mod tree;
 mod walk;
 
