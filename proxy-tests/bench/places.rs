@@ -90,7 +90,7 @@ impl Places {
 
     /// Puts the branch to sleep.
     pub fn suspend(&self) -> Result<()> {
-        self.server.cli().run(&["branch", "suspend", BRANCH]).map(drop)
+        self.server.cli().run(&["branch", "suspend", "--wait", BRANCH]).map(drop)
     }
 }
 

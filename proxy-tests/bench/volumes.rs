@@ -140,7 +140,7 @@ impl Bench<'_> {
 
     fn suspend(&self) -> Result<(Duration, Version)> {
         let begun = Instant::now();
-        self.server.cli().run(&["branch", "suspend", &self.name])?;
+        self.server.cli().run(&["branch", "suspend", "--wait", &self.name])?;
         let took = begun.elapsed();
         let head = self.server.show(&self.name)?.head_version;
         let versions: Vec<Version> =

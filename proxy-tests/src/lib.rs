@@ -22,3 +22,4 @@ pub mod server;
 pub mod steps;
 pub mod tamper;
 pub mod wait;
+pub mod writer;

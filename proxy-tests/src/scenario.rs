@@ -95,7 +95,7 @@ impl Scene {
 
     async fn suspend(&self, steps: &mut Steps, count: usize) -> Result<Version> {
         let work = async {
-            self.cli.run(&["branch", "suspend", "dev"])?;
+            self.cli.run(&["branch", "suspend", "--wait", "dev"])?;
             let dev = self.show("dev")?;
             ensure!(dev.state == BranchState::Suspended, "dev is {}", dev.state);
             let versions = self.versions("dev")?;

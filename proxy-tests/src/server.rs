@@ -257,6 +257,17 @@ impl Server {
         mongods_below(&self.setup.data_dir)
     }
 
+    /// Breaks every lazy mount of it, as a daemon that dies does to the mounts that it served.
+    pub fn break_mounts(&self) -> Result<()> {
+        for mount in argon::mount::lazy::mounts_below(self.data_dir())? {
+            // It answers nobody from now on; it stays where it is as long as mongod has it open.
+            let mut umount = Command::new("umount");
+            umount.arg("--force").arg(&mount).stderr(Stdio::null());
+            umount.status().with_context(|| format!("break the mount {}", mount.display()))?;
+        }
+        Ok(())
+    }
+
     /// Ends it without warning, as a crash would.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("kill the server")?;
@@ -315,5 +326,7 @@ impl Drop for Server {
         self.child.wait().ok();
         // Its mongods die with it, but not before it; their files would come back.
         eventually("no mongod is left", || Ok(self.mongods().is_empty().then_some(()))).ok();
+        // And a mount without a server cannot be removed as a folder.
+        argon::mount::lazy::unmount_stale(&self.setup.data_dir).ok();
     }
 }

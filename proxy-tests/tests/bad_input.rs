@@ -171,7 +171,7 @@ async fn an_address_that_leads_nowhere_is_named_by_the_first_command() -> Result
     }
     for arguments in [
         ["branch", "show", "none"],
-        ["branch", "suspend", "none"],
+        ["branch", "suspend", "--wait", "none"],
         ["branch", "list-versions", "none"],
     ] {
         let failure = server.cli().fail(&arguments)?;
@@ -247,7 +247,7 @@ async fn a_mongod_that_cannot_start_is_quoted_to_whoever_waits() -> Result<()> {
     server.project("demo")?;
     let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
     insert(&client, "before").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let broken = gate.fail()?;
     let error = changes(&client).await.unwrap_err();
     assert!(format!("{error:#}").contains(LAST_WORDS), "{error:#}");
@@ -303,7 +303,7 @@ async fn a_disk_that_is_full_while_suspending_loses_nothing() -> Result<()> {
     // All of it is in mongod's files, so that stopping it needs little room, but saving does.
     client.database("admin").run_command(doc! { "fsync": 1 }).await?;
     let filler = disk.fill(4 << 20)?;
-    let failure = server.cli().fail(&["branch", "suspend", "dev"])?;
+    let failure = server.cli().fail(&["branch", "suspend", "--wait", "dev"])?;
     assert!(failure.stderr.contains("No space left on device"), "{}", failure.stderr);
     assert!(failure.stderr.lines().any(|line| line.starts_with("hint: ")), "{}", failure.stderr);
     let state = server.show("dev")?.state;
@@ -311,7 +311,7 @@ async fn a_disk_that_is_full_while_suspending_loses_nothing() -> Result<()> {
     drop(filler);
 
     assert_eq!(changes(&client).await?, ["acknowledged"]);
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let noise = client.database("demo").collection::<Document>("noise");
     assert_eq!(noise.count_documents(doc! {}).await?, 16);
     assert_eq!(server.show("dev")?.error, None);

@@ -40,7 +40,7 @@ fn every_command_speaks_json() -> Result<()> {
         (&["branch", "list"], "/0/state"),
         (&["branch", "show", "dev"], "/id"),
         (&["branch", "resume", "dev"], "/state"),
-        (&["branch", "suspend", "dev"], "/state"),
+        (&["branch", "suspend", "--wait", "dev"], "/state"),
         (&["branch", "list-versions", "dev"], "/0/id"),
         (&["branch", "delete", "dev"], "/state"),
         (&["branch", "list", "--deleted"], "/0/deleted_at"),

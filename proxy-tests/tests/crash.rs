@@ -1,74 +1,13 @@
 //! Whatever is killed, whenever: nothing that was acknowledged is lost, nothing runs on.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use anyhow::{Result, ensure};
 use argon_admin::types::{BranchState, Version};
-use bson::{Document, doc};
-use futures_util::TryStreamExt;
-use mongodb::{Client, Collection};
 use proxy_tests::driver;
 use proxy_tests::machine::{mongods_below, signal};
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::Server;
-use proxy_tests::wait::{eventually, eventually_async};
-
-fn numbers(client: &Client) -> Collection<Document> {
-    client.database("demo").collection("numbers")
-}
-
-/// Inserts numbers one after the other, and remembers what was acknowledged. What fails is not
-/// tried again: it may be there or not.
-struct Writer {
-    acknowledged: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<i64>>,
-}
-
-impl Writer {
-    fn start(client: &Client) -> Self {
-        let (acknowledged, stop) =
-            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stopped, into) = (acknowledged.clone(), stop.clone(), numbers(client));
-        let task = tokio::spawn(async move {
-            let mut written = Vec::new();
-            for number in 0_i64.. {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                if into.insert_one(doc! { "_id": number }).await.is_ok() {
-                    written.push(number);
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            written
-        });
-        Self { acknowledged, stop, task }
-    }
-
-    async fn until_written(&self, more: usize) -> Result<()> {
-        let goal = self.acknowledged.load(Ordering::Relaxed) + more;
-        let ask =
-            || async { Ok((self.acknowledged.load(Ordering::Relaxed) >= goal).then_some(())) };
-        eventually_async(format!("{more} more writes are acknowledged"), ask).await
-    }
-
-    async fn finish(self) -> Result<Vec<i64>> {
-        self.stop.store(true, Ordering::Relaxed);
-        Ok(self.task.await?)
-    }
-}
-
-async fn check_all_there(client: &Client, acknowledged: &[i64]) -> Result<()> {
-    let cursor = numbers(client).find(doc! {}).await?;
-    let documents: Vec<_> = cursor.try_collect().await?;
-    let found: std::collections::BTreeSet<_> =
-        documents.iter().map(|one| one.get_i64("_id")).collect::<Result<_, _>>()?;
-    let lost: Vec<_> = acknowledged.iter().filter(|number| !found.contains(number)).collect();
-    ensure!(lost.is_empty(), "of {} acknowledged writes lost: {lost:?}", acknowledged.len());
-    Ok(())
-}
+use proxy_tests::wait::eventually;
+use proxy_tests::writer::{Writer, check_all_there};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_mongod_loses_nothing_and_is_replaced() -> Result<()> {
@@ -87,7 +26,7 @@ async fn a_killed_mongod_loses_nothing_and_is_replaced() -> Result<()> {
     let acknowledged = writer.finish().await?;
     check_all_there(&client, &acknowledged).await?;
     // What was recovered can be suspended and woken like everything else.
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     assert_eq!(server.show("dev")?.state, BranchState::Suspended);
     check_all_there(&client, &acknowledged).await
 }
@@ -98,7 +37,7 @@ async fn a_killed_server_leaves_no_mongod_and_loses_nothing() -> Result<()> {
     server.project("demo")?;
     let resting = driver::connect(&server.branch("resting", &["--empty"])?.uri).await?;
     insert(&resting, "in a version").await?;
-    server.cli().run(&["branch", "suspend", "resting"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "resting"])?;
     let client = driver::connect(&server.branch("busy", &["--empty"])?.uri).await?;
     let writer = Writer::start(&client);
     writer.until_written(50).await?;
@@ -108,8 +47,7 @@ async fn a_killed_server_leaves_no_mongod_and_loses_nothing() -> Result<()> {
     eventually("no mongod survives the server", gone)?;
     // The writer's client would look for the server for half a minute.
     drop(client);
-    writer.task.abort();
-    let acknowledged = i64::try_from(writer.acknowledged.load(Ordering::Relaxed))?;
+    let acknowledged = i64::try_from(writer.abandon())?;
 
     server.start_again()?;
     let client = driver::connect(&server.show("busy")?.uri).await?;
@@ -120,7 +58,7 @@ async fn a_killed_server_leaves_no_mongod_and_loses_nothing() -> Result<()> {
     let resting = driver::connect(&server.show("resting")?.uri).await?;
     assert_eq!(changes(&resting).await?, ["in a version"]);
     for branch in ["busy", "resting"] {
-        server.cli().run(&["branch", "suspend", branch])?;
+        server.cli().run(&["branch", "suspend", "--wait", branch])?;
         assert_eq!(server.show(branch)?.error, None);
     }
     Ok(())

@@ -44,7 +44,7 @@ impl Scene {
         server.branch("dev", &["--empty"])?;
         let mut scene = Self { server, acknowledged: Vec::new() };
         scene.write("at first").await?;
-        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
         scene.server.stop(libc::SIGTERM)?;
         Ok(scene)
     }
@@ -111,11 +111,11 @@ async fn killed_at_every_step_of_a_suspend() -> Result<()> {
     for step in SUSPEND {
         scene.arm(step)?;
         scene.write(step).await?;
-        scene.die(&["branch", "suspend", "dev"]).context(step)?;
+        scene.die(&["branch", "suspend", "--wait", "dev"]).context(step)?;
         let dev = scene.server.show("dev")?;
         awake_or_not(&dev).context(step)?;
         scene.check(&dev).await.context(step)?;
-        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
         assert_eq!(scene.server.show("dev")?.error, None, "{step}");
         scene.server.stop(libc::SIGTERM)?;
     }
@@ -219,7 +219,7 @@ async fn killed_at_every_step_of_a_garbage_collection() -> Result<()> {
         scene.server.cli().run(&["scrub"]).context(step)?;
         scene.check(&scene.server.show("dev")?).await.context(step)?;
         scene.write(step).await?;
-        scene.server.cli().run(&["branch", "suspend", "dev"])?;
+        scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
         scene.server.cli().run(&["gc"])?;
     }
     scene.check_versions().await
@@ -257,10 +257,10 @@ async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<
         assert_eq!(changes(&client).await?, ["unsaved"], "{step}");
         let settled = |branch: &Branch| branch.state == BranchState::Suspended;
         first.until(&name, settled).await.context(step)?;
-        second.cli().run(&["branch", "suspend", &name])?;
+        second.cli().run(&["branch", "suspend", "--wait", &name])?;
         let client = driver::connect(&first.show(&name)?.uri).await?;
         assert_eq!(changes(&client).await?, ["by the second server"], "{step}");
-        first.cli().run(&["branch", "suspend", &name])?;
+        first.cli().run(&["branch", "suspend", "--wait", &name])?;
         let branches: Vec<Branch> = first.cli().json(&["branch", "list"])?;
         let of_it = branches.iter().filter(|branch| branch.name.starts_with(&name)).count();
         assert_eq!(of_it, 2, "{step}: it is rescued once: {branches:?}");

@@ -23,7 +23,7 @@ async fn a_purged_branch_leaves_the_store_in_two_runs() -> Result<()> {
     server.project("shop")?;
     let dev = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
     insert(&dev, "stays").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let before = (objects(&server, "versions")?.len(), objects(&server, "packs")?.len());
     let old = driver::connect(&server.branch("old", &["--from", "dev"])?.uri).await?;
     insert(&old, "goes").await?;
@@ -62,7 +62,7 @@ async fn a_flipped_byte_is_found_and_its_branch_refuses_to_start() -> Result<()>
     let known = objects(&server, "packs")?;
     let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
     insert(&client, "precious").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let pack = objects(&server, "packs")?.into_iter().find(|path| !known.contains(path));
     let pack = pack.context("the suspend wrote a pack")?;
     let name = format!("packs/{}", pack.file_name().context("a name")?.to_string_lossy());

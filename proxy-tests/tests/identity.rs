@@ -49,7 +49,7 @@ async fn a_branchs_own_port_needs_no_app_name_and_outlives_everything_but_its_en
     assert_eq!(changes(&named).await?, ["by name", "by port"]);
 
     // The listener is there while the branch sleeps, and wakes it by work alone.
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     client.database("admin").run_command(doc! { "ping": 1 }).await?;
     assert_eq!(server.show("dev")?.state, BranchState::Suspended);
     assert_eq!(changes(&client).await?, ["by name", "by port"]);
@@ -206,7 +206,7 @@ async fn a_load_balanced_uri_works() -> Result<()> {
     session.start_transaction().await?;
     numbers.insert_one(doc! { "_id": 300 }).session(&mut session).await?;
     session.commit_transaction().await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     assert_eq!(numbers.count_documents(doc! {}).await?, 301);
     Ok(())
 }

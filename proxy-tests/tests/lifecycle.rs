@@ -177,7 +177,7 @@ async fn time_travel_goes_to_versions_that_were() -> Result<()> {
     let client = driver::connect(&dev.uri).await?;
     for text in ["one", "two"] {
         insert(&client, text).await?;
-        server.cli().run(&["branch", "suspend", "dev"])?;
+        server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     }
     let versions: Vec<Version> = server.cli().json(&["branch", "list-versions", "dev"])?;
     let [start, first, second] = &versions[..] else { panic!("{versions:?}") };
@@ -226,7 +226,7 @@ async fn a_fork_shares_data_and_goes_its_own_way() -> Result<()> {
     server.project("shop")?;
     let client = driver::connect(&server.branch("dev", &[])?.uri).await?;
     insert(&client, "both").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let before = bytes_below(server.data_dir());
     for number in 0..10 {
         server.branch(&format!("fork-{number}"), &["--from", "dev"])?;
@@ -240,7 +240,7 @@ async fn a_fork_shares_data_and_goes_its_own_way() -> Result<()> {
     assert_eq!(changes(&fork).await?, ["both", "only here"]);
     assert_eq!(changes(&client).await?, ["both"]);
     // What the fork changed is all that its version adds.
-    server.cli().run(&["branch", "suspend", "fork-3"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "fork-3"])?;
     let versions: Vec<Version> = server.cli().json(&["branch", "list-versions", "fork-3"])?;
     let [start, own] = &versions[..] else { panic!("{versions:?}") };
     assert_eq!(start.id, server.show("dev")?.head_version);

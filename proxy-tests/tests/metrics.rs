@@ -133,7 +133,7 @@ async fn what_happens_is_counted_and_a_wake_tells_its_phases() -> Result<()> {
         assert!(server.log().lines().any(told), "{phase} in {}", server.log());
     }
 
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     let text = scrape(&server)?;
     assert_eq!(value(&text, "argon_suspends_total{outcome=\"done\"}")?, 1.0);
     assert_eq!(value(&text, "argon_branches{state=\"suspended\"}")?, 1.0);

@@ -37,7 +37,7 @@ impl Scene {
     }
 
     fn suspend(&self) -> Result<()> {
-        self.server.cli().run(&["branch", "suspend", "dev"]).map(drop)
+        self.server.cli().run(&["branch", "suspend", "--wait", "dev"]).map(drop)
     }
 
     fn is_asleep(&self) -> Result<bool> {

@@ -81,7 +81,7 @@ fn pymongo_takes_the_other_ways_to_a_branch() -> Result<()> {
             let text = format!("{text}-{number}");
             python.ask(&format!("insert {text}"))?;
             expected.push(json!(text));
-            cli.run(&["branch", "suspend", "dev"])?;
+            cli.run(&["branch", "suspend", "--wait", "dev"])?;
             assert_eq!(python.ask("changes")?, json!(expected), "{uri}");
         }
     }
@@ -108,11 +108,11 @@ fn pymongo_goes_through_the_scenario() -> Result<()> {
         base.as_object().context("no object")?.values().filter_map(Value::as_u64).sum();
     ensure!(documents > 0, "the base is empty: {base}");
     python.ask("insert first change")?;
-    cli.run(&["branch", "suspend", "dev"])?;
+    cli.run(&["branch", "suspend", "--wait", "dev"])?;
     assert_eq!(server.show("dev")?.state, BranchState::Suspended);
     python.ask("insert second change")?;
     assert_eq!(python.ask("changes")?, json!(["first change", "second change"]));
-    cli.run(&["branch", "suspend", "dev"])?;
+    cli.run(&["branch", "suspend", "--wait", "dev"])?;
 
     let versions: Vec<Version> = cli.json(&["branch", "list-versions", "dev"])?;
     let [_start, first, _second] = &versions[..] else { panic!("{versions:?}") };

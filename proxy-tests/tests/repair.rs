@@ -86,7 +86,7 @@ async fn a_lost_catalog_is_made_again_from_the_store() -> Result<()> {
     insert(&client, "one").await?;
     let first: Version = cli.json(&["branch", "snapshot", "dev", "--label", "first"])?;
     insert(&client, "two").await?;
-    cli.run(&["branch", "suspend", "dev"])?;
+    cli.run(&["branch", "suspend", "--wait", "dev"])?;
     cli.run(&["branch", "pin", &first.id])?;
     cli.run(&["project", "retention", "shop", "--keep-last", "7", "--keep-for", "forever"])?;
     server.branch("gone", &["--from", "dev@first"])?;

@@ -44,7 +44,7 @@ async fn a_suspended_branch_needs_nothing_of_the_local_disk_but_the_catalog() ->
     let dev = server.branch("dev", &[])?;
     let client = driver::connect(&dev.uri).await?;
     insert(&client, "before").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     server.kill()?;
     for entry in fs::read_dir(server.data_dir())? {
         let entry = entry?;
@@ -77,14 +77,14 @@ async fn branches_go_on_while_the_store_is_away_and_are_saved_later() -> Result<
     between.cut();
     insert(&client, "while it is away").await?;
     let cli = server.cli();
-    let suspend = tokio::task::spawn_blocking(move || cli.output(&["branch", "suspend", "dev"]));
+    let suspend = tokio::task::spawn_blocking(move || cli.output(&["branch", "suspend", "--wait", "dev"]));
     server.until("dev", |now| now.error.is_some() && now.state != BranchState::Suspended).await?;
     let error = server.show("dev")?.error.context("it says why")?;
     assert!(error.contains("cannot be reached"), "{error}");
     between.mend();
     suspend.await??;
     let suspended = || async {
-        let output = server.cli().output(&["branch", "suspend", "dev"])?;
+        let output = server.cli().output(&["branch", "suspend", "--wait", "dev"])?;
         Ok(output.status.success().then_some(()))
     };
     eventually_async("dev is saved", suspended).await?;
@@ -111,13 +111,13 @@ async fn a_bucket_that_takes_nothing_costs_no_write() -> Result<()> {
         insert(&client, code).await?;
         written.push(code);
         between.refuse(status, code);
-        server.cli().output(&["branch", "suspend", "dev"])?;
+        server.cli().output(&["branch", "suspend", "--wait", "dev"])?;
         let says = |now: &Branch| now.error.as_ref().is_some_and(|error| error.contains(words));
         let unsaved = server.until("dev", says).await?;
         assert_ne!(unsaved.state, BranchState::Suspended);
         between.mend();
         let suspended = || async {
-            let output = server.cli().output(&["branch", "suspend", "dev"])?;
+            let output = server.cli().output(&["branch", "suspend", "--wait", "dev"])?;
             Ok(output.status.success().then_some(()))
         };
         eventually_async("dev is saved", suspended).await?;
@@ -127,7 +127,7 @@ async fn a_bucket_that_takes_nothing_costs_no_write() -> Result<()> {
     insert(&client, "last").await?;
     written.push("last");
     between.refuse("507 Insufficient Storage", "XMinioStorageFull");
-    server.cli().output(&["branch", "suspend", "dev"])?;
+    server.cli().output(&["branch", "suspend", "--wait", "dev"])?;
     server.kill()?;
     between.mend();
     server.start_again()?;

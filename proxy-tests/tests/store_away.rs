@@ -21,7 +21,7 @@ async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()
 
     fs::rename(&store, &away)?;
     insert(&client, "while it is away").await?;
-    let failure = server.cli().fail(&["branch", "suspend", "dev"])?;
+    let failure = server.cli().fail(&["branch", "suspend", "--wait", "dev"])?;
     ensure!(failure.stderr.contains("its writes are kept in"), "{}", failure.stderr);
     ensure!(failure.stderr.contains("tried again by itself"), "{}", failure.stderr);
     let waiting = server.show("dev")?;
@@ -37,7 +37,7 @@ async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()
     insert(&client, "woken from the disk").await?;
     let running = server.show("dev")?;
     assert_eq!((running.state, running.saving_since), (BranchState::Running, None));
-    server.cli().fail(&["branch", "suspend", "dev"])?;
+    server.cli().fail(&["branch", "suspend", "--wait", "dev"])?;
 
     fs::rename(&away, &store)?;
     let saved = |branch: &Branch| branch.state == BranchState::Suspended;

@@ -63,11 +63,11 @@ async fn of_two_servers_that_live_one_has_a_branch_until_it_lets_go() -> Result<
     assert_eq!(second.show("dev")?.state, BranchState::Suspended);
     insert(&here, "two").await?;
 
-    first.cli().run(&["branch", "suspend", "dev"])?;
+    first.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     insert_at_last(&there, "three").await?;
     assert_eq!(changes(&there).await?, ["one", "two", "three"]);
     insert(&here, "no").await.expect_err("the second server has it");
-    second.cli().run(&["branch", "suspend", "dev"])?;
+    second.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     insert_at_last(&here, "four").await?;
     assert_eq!(changes(&here).await?, ["one", "two", "three", "four"]);
 
@@ -84,7 +84,7 @@ async fn a_server_that_was_killed_is_outlived_and_finds_its_writes_in_a_branch_o
     first.project("demo")?;
     let here = driver::connect(&first.branch("dev", &["--empty"])?.uri).await?;
     insert(&here, "saved").await?;
-    first.cli().run(&["branch", "suspend", "dev"])?;
+    first.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     insert(&here, "only on the first server's disk").await?;
     drop(here);
     first.kill()?;
@@ -199,7 +199,7 @@ async fn frozen(with_mongod: bool) -> Result<()> {
     assert_eq!(changes(&there).await?, ["by the second server", "undisturbed"]);
     assert_eq!(driver::count(&there, "demo", "numbers").await?, 0);
     insert(&here, "no").await.expect_err("the second server has it");
-    second.cli().run(&["branch", "suspend", "dev"])?;
+    second.cli().run(&["branch", "suspend", "--wait", "dev"])?;
     insert_at_last(&here, "the first server has it again").await?;
     assert_eq!(changes(&here).await?.len(), 3);
     Ok(())

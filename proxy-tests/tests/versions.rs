@@ -43,7 +43,7 @@ async fn a_snapshot_is_made_on_request_and_found_by_its_label() -> Result<()> {
     assert!(first.new_bytes > 0);
     assert_eq!(server.show("dev")?.state, BranchState::Suspended);
     insert(&client, "two").await?;
-    server.cli().run(&["branch", "suspend", "dev"])?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
 
     // Of one that sleeps: a version of its own, with nothing new in it.
     let second: Version = server.cli().json(&["branch", "snapshot", "dev", "--label", "v1.2"])?;

@@ -18,6 +18,10 @@ use super::gauge::Gauge;
 const MICROSECONDS: [f64; 12] =
     [2e-6, 5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 5e-3, 20e-3, 100e-3];
 
+/// Upper bounds of the buckets for the pause of a seal, seconds.
+const PAUSE_SECONDS: [f64; 10] =
+    [50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 100e-3];
+
 /// Upper bounds of the buckets for a wake's phases, seconds.
 const WAKE_SECONDS: [f64; 12] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
@@ -106,6 +110,16 @@ label! {
     }
 }
 
+label! {
+    /// What a branch did while its volume was sealed.
+    While {
+        /// Its mongod ran, and its writes waited.
+        Running = "running",
+        /// It slept.
+        Asleep = "asleep",
+    }
+}
+
 /// What a look at the server found, for the series that are not counted as things happen.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
@@ -132,6 +146,7 @@ pub struct Metrics {
     wakes: Vec<IntCounter>,
     suspends: Vec<IntCounter>,
     phases: Vec<Histogram>,
+    pauses: Vec<Histogram>,
     held: Vec<Histogram>,
     connections: IntGaugeVec,
     branches: IntGaugeVec,
@@ -199,6 +214,13 @@ impl Metrics {
                 WakePhase::ALL.iter().map(|one| one.as_str()).collect(),
                 &WAKE_SECONDS,
             ),
+            pauses: histograms(
+                "argon_seal_pause_seconds",
+                "Time that writes waited while a version's state was fixed.",
+                "while",
+                While::ALL.iter().map(|one| one.as_str()).collect(),
+                &PAUSE_SECONDS,
+            ),
             held: histograms(
                 "argon_added_seconds",
                 "Time that the proxy itself held a command of at most 64 KiB.",
@@ -235,6 +257,11 @@ impl Metrics {
     /// Notes how long a phase of a wake took.
     pub fn wake_phase(&self, phase: WakePhase, took: Duration) {
         self.phases[phase as usize].observe(took.as_secs_f64());
+    }
+
+    /// Notes how long a seal kept writes waiting.
+    pub fn sealed(&self, doing: While, pause: Duration) {
+        self.pauses[doing as usize].observe(pause.as_secs_f64());
     }
 
     /// Notes how long the proxy held a command.

@@ -1,24 +1,29 @@
 //! One branch: its state, and the only place that changes it.
 
+mod ends;
+mod perform;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon_admin::types::Label;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::error;
 
 use super::claim::Claim;
 use super::lease::{Lease, Use};
 use super::life::Life;
+use super::mounted::Mounted;
 use super::parked::{Parking, Waiter};
 use super::report::WakeReport;
-use super::save::{Purpose, Snapshot};
+use super::save::Snapshot;
 use super::shared::Shared;
-use super::state::{Effect, Event, IllegalTransition, Local, State, next};
-use super::{BranchError, history, rescue, save, wake, watch as watching};
+use super::state::{Event, IllegalTransition, Local, State};
+use super::upload::{self, Need, Wish};
+use super::{BranchError, history};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::base::gauge::Gauge;
@@ -26,9 +31,9 @@ use crate::base::ids::{BranchId, VersionId};
 use crate::base::limits::{
     SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST, WAKE_BACKOFF_CAP, WAKE_BACKOFF_FIRST,
 };
-use crate::base::metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, LocalData};
+use crate::volume::Cause;
 
 /// What everybody gets who waits for a transition to end; `None` while it runs.
 pub(super) type Outcome = Option<Result<(), BranchError>>;
@@ -49,6 +54,12 @@ pub(super) struct Cell {
     pub(super) clients: AtomicUsize,
     /// Those of them that have used it.
     pub(super) users: Gauge,
+    /// Held by whoever makes a version of what is mounted: one at a time.
+    pub(super) uploading: AsyncMutex<()>,
+    /// Held by whoever moves the head, from reading the claim to having kept the new one.
+    pub(super) moving: AsyncMutex<()>,
+    /// Held by whoever mounts or unmounts.
+    pub(super) mounting: AsyncMutex<()>,
     parking: Parking,
     inner: Mutex<Inner>,
 }
@@ -58,6 +69,8 @@ struct Inner {
     row: BranchRow,
     /// While `Running`, and until its mongod is stopped.
     life: Option<Arc<Life>>,
+    /// From a wake on a lazy mount until its writes are in the store.
+    mounted: Option<Arc<Mounted>>,
     /// The head as this server last moved it for itself; kept until it is given back.
     claim: Option<Claim>,
     /// While a transition runs: where its outcome is announced.
@@ -124,11 +137,15 @@ impl Cell {
             project,
             clients: AtomicUsize::new(0),
             users: Gauge::default(),
+            uploading: AsyncMutex::default(),
+            moving: AsyncMutex::default(),
+            mounting: AsyncMutex::default(),
             parking: Parking::default(),
             inner: Mutex::new(Inner {
                 state,
                 row,
                 life: None,
+                mounted: None,
                 claim: None,
                 transition: None,
                 failure: None,
@@ -163,6 +180,15 @@ impl Cell {
 
     pub(super) fn life(&self) -> Option<Arc<Life>> {
         self.lock().life.clone()
+    }
+
+    pub(super) fn mounted(&self) -> Option<Arc<Mounted>> {
+        self.lock().mounted.clone()
+    }
+
+    /// Gives the one before.
+    pub(super) fn set_mounted(&self, mounted: Option<Arc<Mounted>>) -> Option<Arc<Mounted>> {
+        std::mem::replace(&mut self.lock().mounted, mounted)
     }
 
     pub(super) fn claim(&self) -> Option<Claim> {
@@ -230,7 +256,7 @@ impl Cell {
                 waiter.park(&self.parking, &self.name)?;
                 Ok(Attach::Wait(inner.subscribe()))
             }
-            Err(illegal) => Err(self.refusal(illegal)),
+            Err(illegal) => Err(self.refusal(&inner, illegal)),
         }
     }
 
@@ -256,7 +282,7 @@ impl Cell {
             Ok(()) if inner.transition.is_some() => Ok(Asked::Begun(inner.subscribe())),
             Ok(()) => Ok(Asked::Already),
             Err(IllegalTransition::Busy(_)) => Ok(Asked::Busy(inner.subscribe())),
-            Err(illegal) => Err(self.refusal(illegal)),
+            Err(illegal) => Err(self.refusal(inner, illegal)),
         }
     }
 
@@ -273,6 +299,16 @@ impl Cell {
         }
     }
 
+    /// As [`Self::settle`] with a suspend, and returns when what was written is in the store too.
+    pub(super) async fn settle_saved(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+    ) -> Result<(), BranchError> {
+        self.settle(shared, Event::Suspend).await?;
+        // Behind the upload that a suspend begins: what that could not do is tried once more.
+        upload::upload(shared, self, Wish::new(shared, Cause::Suspend)).await.map(drop)
+    }
+
     /// Makes a version of the present state, and waits until it is there. The label is looked up
     /// under the lock that the transition begins under: of two who want it one gets it.
     pub(super) async fn snapshot(
@@ -282,6 +318,14 @@ impl Cell {
     ) -> Result<VersionId, BranchError> {
         loop {
             let id = VersionId::generate(shared.clock.now());
+            if self.mounted().is_some() && matches!(self.state(), State::Running | State::Unsaved) {
+                let (cause, label) = (Cause::Snapshot, label.clone());
+                let wish = Wish { id, cause, label, need: Need::Always };
+                match upload::upload(shared, self, wish).await? {
+                    Some(version) => return Ok(version),
+                    None => continue,
+                }
+            }
             let asked = {
                 let mut inner = self.lock();
                 if let Some(label) = &label {
@@ -294,6 +338,22 @@ impl Cell {
                 return end.map(|()| id);
             }
         }
+    }
+
+    /// A version that holds all that was written until now. A branch that runs on a lazy mount goes
+    /// on meanwhile; any other is suspended for it.
+    pub(super) async fn present_state(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+    ) -> Result<VersionId, BranchError> {
+        if self.mounted().is_some() && matches!(self.state(), State::Running | State::Unsaved) {
+            let wish = Wish::new(shared, Cause::Snapshot);
+            if let Some(version) = upload::upload(shared, self, wish).await? {
+                return Ok(version);
+            }
+        }
+        self.settle_saved(shared).await?;
+        Ok(self.row().head)
     }
 
     /// How it ended; `None` where something else had to end first: then it is to be asked again.
@@ -318,191 +378,21 @@ impl Cell {
         }
     }
 
-    /// mongod ended by itself.
-    pub(super) fn died(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>, how: &str) {
-        let mut inner = self.lock();
-        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
-        if !current || inner.state != State::Running {
-            return;
-        }
-        warn!(branch = %self.id, name = %self.name, "mongod died: {how}");
-        life.report.tell();
-        life.finish();
-        inner.life = None;
-        inner.row.error = Some(format!("mongod died ({how}); the next command recovers it"));
-        inner.unsaved_since.get_or_insert(shared.clock.now());
-        self.fire_or_report(shared, &mut inner, Event::Died);
-    }
-
-    /// Another server has the branch: nothing more is said of it, its mongod ends now.
-    pub(super) fn lost(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>) {
-        let mut inner = self.lock();
-        let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
-        if current && inner.state == State::Running {
-            life.finish();
-            self.fire_or_report(shared, &mut inner, Event::Lost);
-        }
-    }
-
-    /// The end of a wake.
-    pub(super) fn woken(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<Life, BranchError>) {
-        let mut inner = self.lock();
-        let (event, outcome) = match result {
-            Ok(life) => {
-                shared.metrics.wake(metrics::Outcome::Done);
-                // Where commands wait, the first of them completes the report.
-                if self.parking.is_empty() {
-                    life.report.tell();
-                }
-                inner.last_wake = Some(life.report.clone());
-                inner.life = Some(Arc::new(life));
-                inner.failure = None;
-                inner.row.error = None;
-                inner.unsaved_since = None;
-                (Event::WakeDone, Ok(()))
-            }
-            Err(source) => {
-                shared.metrics.wake(metrics::Outcome::Failed);
-                let source = Arc::new(source);
-                let error = BranchError::Wake { branch: self.name.clone(), source };
-                warn!(branch = %self.id, name = %self.name, error = error.chain(), "wake failed");
-                let count =
-                    inner.failure.as_ref().map_or(NonZeroU32::MIN, |f| f.count.saturating_add(1));
-                let retry_at = Instant::now() + WAKE_BACKOFF.wait(count.get(), 1.0);
-                inner.failure = Some(Failure { error: error.clone(), count, retry_at });
-                // That it was lost says more than that it is still elsewhere.
-                if inner.row.error.is_none() || !error.is_elsewhere() {
-                    inner.row.error = Some(error.chain());
-                }
-                (Event::WakeFailed { local: inner.local() }, Err(error))
-            }
-        };
-        self.conclude(shared, &mut inner, event, outcome);
-    }
-
-    /// The end of a save.
-    pub(super) fn saved(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<(), BranchError>) {
-        let mut inner = self.lock();
-        if let Some(life) = inner.life.take() {
-            life.report.tell();
-        }
-        let (event, outcome) = match result {
-            Ok(()) => {
-                shared.metrics.suspend(metrics::Outcome::Done);
-                inner.row.error = None;
-                inner.nothing_unsaved();
-                (Event::Saved, Ok(()))
-            }
-            Err(source) => {
-                shared.metrics.suspend(metrics::Outcome::Failed);
-                let (branch, local) = (self.name.clone(), inner.local());
-                let error = match (local, source) {
-                    (_, lost @ BranchError::Lost { .. }) => lost,
-                    (Local::Nothing, source) => {
-                        BranchError::Head { branch, source: Arc::new(source) }
-                    }
-                    (Local::Unsaved, source) => {
-                        let kept = shared.layout.branch(self.id).db();
-                        BranchError::Save { branch, kept, source: Arc::new(source) }
-                    }
-                };
-                error!(branch = %self.id, name = %self.name, error = error.chain(), "save failed");
-                inner.row.error = Some(error.chain());
-                match local {
-                    Local::Nothing => inner.nothing_unsaved(),
-                    Local::Unsaved => {
-                        inner.failed_saves = inner.failed_saves.saturating_add(1);
-                        inner.unsaved_since.get_or_insert(shared.clock.now());
-                    }
-                }
-                (Event::SaveFailed { local }, Err(error))
-            }
-        };
-        self.conclude(shared, &mut inner, event, outcome);
-    }
-
-    fn conclude(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        inner: &mut Inner,
-        event: Event,
-        outcome: Result<(), BranchError>,
-    ) {
-        let transition = inner.transition.take();
-        self.fire_or_report(shared, inner, event);
-        if let Some(transition) = transition {
-            transition.send_replace(Some(outcome));
-        }
-    }
-
     fn fire_or_report(self: &Arc<Self>, shared: &Arc<Shared>, inner: &mut Inner, event: Event) {
         if let Err(illegal) = self.fire(shared, inner, event) {
             error!(branch = %self.id, name = %self.name, "{illegal}: a defect; nothing was changed");
         }
     }
 
-    fn fire(
-        self: &Arc<Self>,
-        shared: &Arc<Shared>,
-        inner: &mut Inner,
-        event: Event,
-    ) -> Result<(), IllegalTransition> {
-        let (to, effect) = next(inner.state, event)?;
-        if to != inner.state {
-            info!(branch = %self.id, name = %self.name, from = ?inner.state, ?to, ?event, "branch");
-        }
-        inner.state = to;
-        let (shared, cell) = (shared.clone(), self.clone());
-        match effect {
-            None => {}
-            Some(Effect::Wake) => {
-                inner.transition = Some(watch::Sender::new(None));
-                let tasks = shared.tasks.clone();
-                tasks.spawn(async move {
-                    let result = wake::wake(&shared, &cell).await;
-                    cell.woken(&shared, result);
-                });
-            }
-            Some(Effect::Watch) => {
-                if let Some(life) = inner.life.clone() {
-                    let tasks = shared.tasks.clone();
-                    tasks.spawn(async move { watching::watch(&shared, &cell, &life).await });
-                }
-            }
-            Some(Effect::GiveUp) => {
-                inner.transition = Some(watch::Sender::new(None));
-                let tasks = shared.tasks.clone();
-                tasks.spawn(async move {
-                    let result = rescue::give_up(&shared, &cell).await;
-                    cell.saved(&shared, result);
-                });
-            }
-            Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
-                let purpose = match (effect, inner.snapshot.take()) {
-                    (Effect::SaveAndDelete, _) => Purpose::Delete,
-                    (Effect::SaveSnapshot, Some(snapshot)) => Purpose::Snapshot(snapshot),
-                    _ => Purpose::Suspend,
-                };
-                inner.transition = Some(watch::Sender::new(None));
-                let tasks = shared.tasks.clone();
-                tasks.spawn(async move {
-                    let result = save::save(&shared, &cell, purpose).await;
-                    cell.saved(&shared, result);
-                });
-            }
-            Some(Effect::RetryLater) => {
-                let wait = SAVE_BACKOFF.wait(inner.failed_saves.max(1), 1.0);
-                let tasks = shared.tasks.clone();
-                tasks.spawn(async move { watching::save_later(&shared, &cell, wait).await });
-            }
-        }
-        Ok(())
-    }
-
-    fn refusal(&self, illegal: IllegalTransition) -> BranchError {
+    fn refusal(&self, inner: &Inner, illegal: IllegalTransition) -> BranchError {
         match illegal {
             IllegalTransition::Deleted => BranchError::Deleted { branch: self.name.clone() },
             IllegalTransition::NotDeleted => BranchError::NotDeleted { branch: self.name.clone() },
+            IllegalTransition::NotHeld => BranchError::NotHeld { branch: self.name.clone() },
+            IllegalTransition::Held => {
+                let reason = inner.row.error.clone().unwrap_or_default();
+                BranchError::Held { branch: self.name.clone(), reason }
+            }
             source => BranchError::Lifecycle { source },
         }
     }
@@ -537,6 +427,14 @@ impl Inner {
         match self.row.local {
             LocalData::None => Local::Nothing,
             LocalData::Present { .. } => Local::Unsaved,
+        }
+    }
+
+    /// What the working directory is after something failed that has to do with it.
+    fn local_after(&self, error: &BranchError) -> Local {
+        match self.local() {
+            Local::Unsaved if error.is_local_damage() => Local::Damaged,
+            local => local,
         }
     }
 

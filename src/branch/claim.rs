@@ -32,6 +32,7 @@ const RETRY: Backoff = Backoff { first: WAKE_BACKOFF_FIRST, cap: WAKE_BACKOFF_CA
 /// A branch with unsaved writes whose claim still holds needs no store for that: it wakes while the
 /// store is away. Its new epoch is then only in the catalog until its head is moved.
 pub(super) async fn claim(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Claim, BranchError> {
+    let _moving = cell.moving.lock().await;
     let unsaved = cell.row().local != LocalData::None;
     let claim = match cell.claim() {
         Some(held) if unsaved && shared.lease.covers(held.term) => {
@@ -54,6 +55,7 @@ pub(super) async fn claim(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Clai
 /// Gives a branch back that could not be woken, so that another server may try. Left undone, this
 /// server keeps it, and others wait as long as this one lives.
 pub(super) async fn release(shared: &Shared, cell: &Cell) {
+    let _moving = cell.moving.lock().await;
     let Some(claim) = cell.claim() else { return };
     let head = Head { owner: None, ..claim.head };
     match shared.volumes.move_head(&head, &claim.etag).await {
@@ -63,6 +65,32 @@ pub(super) async fn release(shared: &Shared, cell: &Cell) {
             warn!(branch = %cell.id, name = %cell.name, error = error.chain(), "give a branch back");
         }
     }
+}
+
+/// The head to move: as this server last moved it, or as the store has it. No mongod runs.
+pub(super) async fn writable(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Claim, BranchError> {
+    match cell.claim() {
+        Some(claim) => Ok(claim),
+        None if cell.life().is_some() => refreshed(shared, cell).await,
+        None => reconcile(shared, cell).await,
+    }
+}
+
+/// The head of a branch whose mongod may run here, read again because it is not what this server
+/// remembers. Nothing is brought to safety here: that is for whoever has stopped the mongod.
+///
+/// # Errors
+/// [`VolumeError::Fenced`] where it is another's.
+pub(super) async fn refreshed(shared: &Shared, cell: &Cell) -> Result<Claim, BranchError> {
+    let term = shared.lease.hold(&shared.volumes).await?;
+    let (head, etag) = shared.volumes.head(cell.id).await?;
+    if head.owner != Some(shared.server) {
+        let (epoch, found) = (cell.row().epoch, Some(head.epoch));
+        return Err(VolumeError::Fenced { branch: cell.id, epoch, found, owner: head.owner }.into());
+    }
+    // Of a life that was claimed without the store, only the row knows.
+    let epoch = head.epoch.max(cell.row().epoch);
+    Ok(Claim { head: Head { epoch, ..head }, etag, term })
 }
 
 /// Runs for one life: whenever the server lost its lease, claims the head anew or gives the branch
@@ -101,10 +129,23 @@ async fn reclaim(
     life: &Arc<Life>,
     term: u64,
 ) -> Result<(), BranchError> {
-    let Some(held) = cell.claim() else { return Ok(()) };
+    let _moving = cell.moving.lock().await;
+    let held = match cell.claim() {
+        Some(held) => held,
+        None => refreshed(shared, cell).await?,
+    };
     // Another epoch makes another object of it: who read the head before can no longer move it.
-    let head = Head { epoch: held.head.epoch.next(), owner: Some(shared.server), ..held.head };
-    let etag = shared.volumes.move_head(&head, &held.etag).await?;
+    let next = |head: Head| Head { epoch: head.epoch.next(), owner: Some(shared.server), ..head };
+    let mut head = next(held.head);
+    let etag = match shared.volumes.move_head(&head, &held.etag).await {
+        // Perhaps by this server, when a version was published and the answer was lost.
+        Err(VolumeError::Fenced { .. }) => {
+            let now = refreshed(shared, cell).await?;
+            head = next(now.head);
+            shared.volumes.move_head(&head, &now.etag).await?
+        }
+        moved => moved?,
+    };
     cell.update_row(shared, |row| row.epoch = head.epoch)?;
     cell.set_claim(Some(Claim { head, etag, term }));
     life.reclaimed(term);

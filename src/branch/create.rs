@@ -7,7 +7,6 @@ use tracing::info;
 
 use super::cell::Cell;
 use super::shared::Shared;
-use super::state::Event;
 use super::{BranchError, history, seed};
 use crate::base::failpoint::failpoint;
 use crate::base::idle;
@@ -116,7 +115,7 @@ async fn start(
             let cell = source_branch(shared, project, &name, at.is_some())?;
             let version = match at {
                 Some(at) => history::find(shared, &cell, &at)?,
-                None => present_state(shared, &cell).await?,
+                None => cell.present_state(shared).await?,
             };
             Ok(Start { version, origin: Some(cell.id) })
         }
@@ -137,11 +136,4 @@ fn source_branch(
     let deleted = shared.catalog.branches(project.id, Deleted::Only)?;
     let newest = deleted.iter().filter(|row| row.name == *name).max_by_key(|row| row.deleted);
     newest.and_then(|row| shared.cells.get(&row.id).map(|cell| cell.clone())).map_or(live, Ok)
-}
-
-/// A branch that runs is suspended for this: its clients keep their connections, and their next
-/// command wakes it again.
-async fn present_state(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<VersionId, BranchError> {
-    cell.settle(shared, Event::Suspend).await?;
-    Ok(cell.row().head)
 }

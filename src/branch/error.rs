@@ -15,6 +15,7 @@ use crate::base::ids::{InvalidId, ServerId, VersionId};
 use crate::base::name::{InvalidName, Name};
 use crate::catalog::CatalogError;
 use crate::compute::ComputeError;
+use crate::mount::MountError;
 use crate::store::StoreError;
 use crate::volume::VolumeError;
 use crate::wire::WireError;
@@ -104,6 +105,12 @@ pub enum BranchError {
     Compute { source: Arc<ComputeError> },
     #[error("use the volume")]
     Volume { source: Arc<VolumeError> },
+    #[error("mount the volume")]
+    Mount { source: Arc<MountError> },
+    #[error("STUB {branch}{reason}")]
+    Held { branch: Name, reason: String },
+    #[error("STUB {branch}")]
+    NotHeld { branch: Name },
     #[error("use the store")]
     Store { source: Arc<StoreError> },
     #[error("use the catalog")]
@@ -168,7 +175,8 @@ impl BranchError {
             Self::Base { source } if source.is_damage() => ("invalid_archive", 422),
             Self::Base { .. } => ("base_failed", 500),
             Self::Dump { .. } => ("dump_failed", 500),
-            Self::Local { .. } => ("local_disk", 500),
+            Self::Local { .. } | Self::Mount { .. } => ("local_disk", 500),
+            Self::Held { .. } | Self::NotHeld {..} => ("stub", 409),
             Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
             Self::Volume { source } => match &**source {
                 VolumeError::OtherCollector => ("gc_elsewhere", 503),
@@ -322,6 +330,24 @@ impl BranchError {
         matches!(self, Self::Volume { source } if source.is_damage())
     }
 
+    /// Whether writes that are on this machine alone cannot be read in full.
+    pub(super) fn is_local_damage(&self) -> bool {
+        match self {
+            Self::Wake { source, .. } | Self::Save { source, .. } => source.is_local_damage(),
+            Self::Mount { source } => source.is_damage(),
+            _ => false,
+        }
+    }
+
+    /// Whether another server has moved the branch's head.
+    pub(super) fn is_fenced(&self) -> bool {
+        match self {
+            Self::Save { source, .. } => source.is_fenced(),
+            Self::Volume { source } => matches!(**source, VolumeError::Fenced { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether a full disk or bucket is behind it.
     fn is_full(&self) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
@@ -366,6 +392,7 @@ wrap! {
     WireError => Mongod,
     ComputeError => Compute,
     VolumeError => Volume,
+    MountError => Mount,
     StoreError => Store,
     CatalogError => Catalog,
 }

@@ -113,6 +113,11 @@ impl Life {
         }
     }
 
+    /// A number that changes with every command that works on it.
+    pub(super) fn last_work(&self) -> u64 {
+        self.last_work_ms.load(Ordering::Relaxed)
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }

@@ -1,7 +1,9 @@
 //! Where things lie on this machine's disk.
 //!
 //! ```text
-//! DATA/work/BRANCH/db/          the dbpath, while the branch runs or has unsaved writes
+//! DATA/work/BRANCH/db/          the dbpath, while the branch runs or has unsaved writes: a plain
+//!                               directory, or where its lazy mount is
+//! DATA/work/BRANCH/overlay/     what was written on a lazy mount
 //! DATA/work/BRANCH/restoring/   a dbpath that is being made; worthless after a crash
 //! DATA/work/BRANCH/mongod.log   mongod's log of the present or last life
 //! RUN/BRANCH/                   the directory of mongod's Unix socket
@@ -20,6 +22,7 @@ use std::path::{Path, PathBuf};
 use super::BranchError;
 use crate::base::blocking::blocking;
 use crate::base::ids::BranchId;
+use crate::mount::lazy;
 
 /// A Unix socket's path ends at 107 bytes (unix(7)); the directory of a branch and mongod's name
 /// for its socket take this many of them.
@@ -44,6 +47,8 @@ impl Layout {
         for dir in [&layout.data.join("work"), &layout.data.join("tmp"), &layout.run] {
             make_private(dir)?;
         }
+        // Mounts of an earlier server that was killed answer nobody.
+        lazy::unmount_stale(&layout.data.join("work"))?;
         // Sockets of an earlier server, and volumes that it did not finish, are of no use.
         empty(&layout.run)?;
         empty(&layout.data.join("tmp"))?;
@@ -62,7 +67,7 @@ impl Layout {
         Workspace { dir: self.data.join("seed").join(&id), run: self.run.join(&id) }
     }
 
-    /// The dbpaths that are here, of whichever branches.
+    /// What was written and not saved that is here, of whichever branches.
     pub(super) fn unsaved(&self) -> Result<Vec<Unsaved>, BranchError> {
         let work = self.data.join("work");
         let failed = |source| BranchError::local("list", &work, source);
@@ -70,18 +75,19 @@ impl Layout {
         for entry in fs::read_dir(&work).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let branch = entry.file_name().to_str().and_then(|name| name.parse().ok());
-            let db = entry.path().join("db");
+            let overlay = entry.path().join("overlay");
+            let place = if overlay.is_dir() { overlay } else { entry.path().join("db") };
             if let Some(branch) = branch
-                && db.is_dir()
+                && place.is_dir()
             {
-                found.push(Unsaved { branch, db });
+                found.push(Unsaved { branch, place });
             }
         }
         found.sort_by_key(|unsaved| unsaved.branch);
         Ok(found)
     }
 
-    /// Moves a dbpath to where no branch uses it and nothing removes it; gives the place.
+    /// Moves it to where no branch uses it and nothing removes it; gives the place.
     pub(super) fn put_aside(&self, unsaved: &Unsaved) -> Result<PathBuf, BranchError> {
         let kept = self.data.join("kept");
         make_private(&kept)?;
@@ -92,8 +98,8 @@ impl Layout {
             })
             .find(|place| !place.exists())
             .expect("there are fewer of them than numbers");
-        fs::rename(&unsaved.db, &place)
-            .map_err(|source| BranchError::local("put aside", &unsaved.db, source))?;
+        fs::rename(&unsaved.place, &place)
+            .map_err(|source| BranchError::local("put aside", &unsaved.place, source))?;
         Ok(place)
     }
 
@@ -103,11 +109,11 @@ impl Layout {
     }
 }
 
-/// A dbpath on this machine, of a branch that the catalog may not know.
+/// A dbpath or overlay on this machine, of a branch that the catalog may not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unsaved {
     pub(super) branch: BranchId,
-    pub(super) db: PathBuf,
+    pub(super) place: PathBuf,
 }
 
 /// The directories of one volume's life on this machine.
@@ -120,6 +126,20 @@ pub(super) struct Workspace {
 impl Workspace {
     pub(super) fn db(&self) -> PathBuf {
         self.dir.join("db")
+    }
+
+    pub(super) fn overlay(&self) -> PathBuf {
+        self.dir.join("overlay")
+    }
+
+    /// Whether there is something that was written on a lazy mount.
+    pub(super) fn has_overlay(&self) -> bool {
+        self.overlay().is_dir()
+    }
+
+    /// Where the branch's writes are, whichever way it is mounted.
+    pub(super) fn kept(&self) -> PathBuf {
+        if self.has_overlay() { self.overlay() } else { self.db() }
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -136,6 +156,12 @@ impl Workspace {
         let restoring = self.dir.join("restoring");
         make_private(&restoring)?;
         Ok(restoring)
+    }
+
+    /// Fresh directories for a lazy mount.
+    pub(super) fn prepare_mount(&self) -> Result<(), BranchError> {
+        self.discard_data()?;
+        [self.db(), self.overlay()].iter().try_for_each(|dir| make_private(dir))
     }
 
     /// Makes what was restored the dbpath.
@@ -166,6 +192,7 @@ impl Workspace {
     /// Removes the data and the socket; the log stays for whoever asks what happened.
     pub(super) fn discard_data(&self) -> Result<(), BranchError> {
         remove(&self.dir.join("restoring"))?;
+        remove(&self.overlay())?;
         remove(&self.db())?;
         remove(&self.run)
     }
@@ -229,7 +256,7 @@ mod tests {
             fs::write(restoring.join("number"), number.to_string()).unwrap();
             workspace.adopt(&restoring).unwrap();
             let found = layout.unsaved().unwrap();
-            assert_eq!(found, [Unsaved { branch, db: workspace.db() }]);
+            assert_eq!(found, [Unsaved { branch, place: workspace.db() }]);
             let place = layout.put_aside(&found[0]).unwrap();
             assert_eq!(fs::read_to_string(place.join("number")).unwrap(), number.to_string());
         }

@@ -20,10 +20,12 @@ mod lease;
 mod life;
 mod local;
 mod manage;
+mod mounted;
 mod news;
 mod parked;
 mod rebuild;
 mod reconcile;
+mod recover;
 mod report;
 mod rescue;
 mod retention;
@@ -34,6 +36,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod suite;
+mod upload;
 mod view;
 mod wake;
 mod watch;
@@ -44,6 +47,6 @@ pub use lease::{BranchHandle, Lease, Standing, Use};
 pub use manage::Branches;
 pub use rebuild::{Damage, Rebuilt, rebuild};
 pub use server_lease::Writers;
-pub use shared::{Parts, Settings};
+pub use shared::{Mounting, Parts, Settings};
 
 pub use crate::catalog::Deleted;

@@ -255,7 +255,7 @@ fn take_in(
             (Some(_), _) => aside.push(directory),
             (None, _) => notes.push(format!(
                 "{} holds data of a branch that the store does not know: it was left there",
-                directory.db.display()
+                directory.place.display()
             )),
         }
     }

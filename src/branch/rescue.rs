@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::BranchError;
 use super::cell::Cell;
+use super::local::Workspace;
 use super::reconcile::{commit, version_row};
 use super::save::make_clean;
 use super::shared::Shared;
+use super::{BranchError, mounted, upload};
 use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::limits::NAME_BYTES;
@@ -19,17 +20,18 @@ use crate::volume::{Capture, Cause, Head, Origin, Version, VolumeError};
 
 /// Stops a branch that another server has taken over, and brings its writes to safety.
 ///
-/// # Errors
-/// Always one: [`BranchError::Lost`] where nothing of the branch is left here, another where that
+/// Gives [`BranchError::Lost`] where nothing of the branch is left here, another error where that
 /// must be tried again.
-pub(super) async fn give_up(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<(), BranchError> {
+pub(super) async fn give_up(shared: &Arc<Shared>, cell: &Arc<Cell>) -> BranchError {
     if let Some(life) = cell.life() {
         life.finish();
         // Cleanly: nobody hears of it any more, and what it did acknowledge comes with it.
         life.instance.stop().await;
     }
-    let (head, _) = shared.volumes.head(cell.id).await?;
-    Err(rescue(shared, cell, &head).await)
+    match shared.volumes.head(cell.id).await {
+        Ok((head, _)) => rescue(shared, cell, &head).await,
+        Err(error) => error.into(),
+    }
 }
 
 /// Makes the working directory a branch of its own, and brings the row up to the head that somebody
@@ -63,8 +65,7 @@ async fn bring_to_safety(
         let (version, own) = match finished(shared, saving).await? {
             Some(done) => done,
             None => {
-                make_clean(shared, cell, &workspace).await?;
-                let version = capture(shared, cell, base).await?;
+                let version = capture(shared, cell, &workspace, base).await?;
                 failpoint("rescue.version");
                 let own = Head {
                     branch: rescued_id(version.id),
@@ -92,7 +93,7 @@ async fn bring_to_safety(
         row.epoch = head.epoch;
     })?;
     failpoint("rescue.row");
-    workspace.discard_data()?;
+    mounted::clear(shared, cell).await?;
     Ok(name)
 }
 
@@ -112,22 +113,26 @@ async fn finished(
 async fn capture(
     shared: &Shared,
     cell: &Arc<Cell>,
+    workspace: &Workspace,
     base: VersionId,
 ) -> Result<Version, BranchError> {
     let id = VersionId::generate(shared.clock.now());
     cell.update_row(shared, |row| {
         row.local = LocalData::Present { base, saving: Some(id) };
     })?;
-    let mongod = shared.volumes.version(base).await?.mongod;
+    if let Some(mounted) = mounted::here(shared, cell).await? {
+        return upload::make_for(shared, &mounted, id, rescued_id(id)).await;
+    }
+    make_clean(shared, cell, workspace).await?;
     let capture = Capture {
         id,
         parent: Some(base),
         branch: Some(rescued_id(id)),
         cause: Cause::Recovery,
-        mongod,
+        mongod: shared.volumes.version(base).await?.mongod,
         label: None,
     };
-    Ok(shared.volumes.capture(&shared.layout.branch(cell.id).db(), capture).await?)
+    Ok(shared.volumes.capture(&workspace.db(), capture).await?)
 }
 
 /// Enters the rescued branch into the books, and gives the name that it has there.

@@ -53,6 +53,18 @@ pub struct Settings {
     pub garbage: Garbage,
     /// Who writes to the store.
     pub writers: Writers,
+    /// STUB
+    pub background_fill: u64,
+    /// STUB
+    pub mounting: Mounting,
+}
+/// How volumes become dbpaths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounting {
+    /// At once: blocks come when they are read.
+    Lazy,
+    /// As a plain directory, with every block.
+    Eager,
 }
 
 /// The rooms below, as one server uses them.
@@ -163,6 +175,9 @@ impl Shared {
             idle::IdleTimeout::Never => IdleTimeout::Never,
         }
     }
+
+    /// STUB
+    pub(super) fn snapshot_interval(&self, _: &BranchRow) -> Option<Duration> { None }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
     /// of asking.

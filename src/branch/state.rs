@@ -16,6 +16,14 @@
 //!  Deleted <------------------ Saved --------------- Deleting
 //! ```
 //!
+//! On a lazy mount a suspend ends for its caller when the state is safe here: `Suspending` ends in
+//! `Slept`, the branch is `Unsaved`, and its upload runs. `Uploaded` leads through `Suspending` (the
+//! head is given back, this machine cleared) to `Suspended`; a command that comes before wakes it.
+//!
+//! A working directory that cannot be read in full makes the branch `Held`: nothing is done with it
+//! until somebody decides. `GoBack` puts it aside, `Salvage` takes what can be read; both lead
+//! through `Suspending`.
+//!
 //! `Snapshot` is a `Suspend` that makes a version even where nothing is unsaved, so it leads to
 //! `Suspending` from `Suspended` too. A `SaveFailed` with nothing local leads back to `Suspended`.
 //!
@@ -42,6 +50,8 @@ pub enum State {
     Suspending,
     /// No mongod; its working directory holds writes that no version has.
     Unsaved,
+    /// Its working directory cannot be read in full; somebody must decide.
+    Held,
     /// Like `Suspending`, on the way to `Deleted`; commands are refused.
     Deleting,
     /// Listed with the deleted ones, restorable until it is purged.
@@ -66,6 +76,12 @@ pub enum Event {
     Snapshot,
     /// The idle rule says so. Only raised when it is quiet.
     IdleElapsed,
+    /// No mongod runs any more; what it wrote is safe here, and is to be uploaded.
+    Slept,
+    /// All of it is in the store; if the branch still sleeps, its head may be given back.
+    Uploaded,
+    /// It could not be uploaded.
+    UploadFailed,
     /// The writes of this life are in the head version.
     Saved,
     /// They are not; `local` tells whether they are still in the working directory, or there is
@@ -82,6 +98,10 @@ pub enum Event {
     Delete,
     /// `undelete`.
     Undelete,
+    /// Put a working directory that cannot be read aside, and go on from the last version.
+    GoBack,
+    /// Go on with what can be read of it.
+    Salvage,
 }
 
 /// Whether a working directory holds writes that no version has.
@@ -91,6 +111,8 @@ pub enum Local {
     Nothing,
     /// There is one.
     Unsaved,
+    /// There is one, and it cannot be read in full.
+    Damaged,
 }
 
 /// What has to be done on a transition; each is performed by `cell`.
@@ -100,8 +122,14 @@ pub enum Effect {
     Wake,
     /// Notice idleness and death of the mongod that just became ready.
     Watch,
-    /// Drain, stop mongod if there is one, save; ends in `Saved` or `SaveFailed`.
+    /// Drain, stop mongod if there is one, save; ends in `Slept`, `Saved` or `SaveFailed`.
     Save,
+    /// Upload what the lazy mount holds; ends in `Uploaded` or `UploadFailed`.
+    Upload,
+    /// Put the working directory aside; ends in `Saved` or `SaveFailed`.
+    SetAside,
+    /// Read of it what can be read; ends in `Slept` or `SaveFailed`.
+    ReadWhatIsSound,
     /// As `Save`, with a label and even where nothing is unsaved.
     SaveSnapshot,
     /// As `Save`, and mark the head deleted.
@@ -121,6 +149,12 @@ pub enum IllegalTransition {
     /// The branch was deleted, or is about to be.
     #[error("the branch is deleted")]
     Deleted,
+    /// Somebody must decide about its working directory first.
+    #[error("the branch is held")]
+    Held,
+    /// A decision about a branch that is not held.
+    #[error("the branch is not held")]
+    NotHeld,
     /// `undelete` of a branch that lives.
     #[error("the branch is not deleted")]
     NotDeleted,
@@ -132,7 +166,7 @@ pub enum IllegalTransition {
 /// The whole lifecycle. An event that asks for what already is changes nothing.
 pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), IllegalTransition> {
     use Event as E;
-    use IllegalTransition::{Busy, NotDeleted, Stray};
+    use IllegalTransition::{Busy, NotDeleted, NotHeld, Stray};
     use State as S;
     let stay = Ok((state, None));
     match (state, event) {
@@ -143,6 +177,7 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Waking, E::WakeDone) => Ok((S::Running, Some(Effect::Watch))),
         (S::Waking, E::WakeFailed { local: Local::Nothing }) => Ok((S::Suspended, None)),
         (S::Waking, E::WakeFailed { local: Local::Unsaved }) => Ok((S::Unsaved, None)),
+        (S::Waking, E::WakeFailed { local: Local::Damaged }) => Ok((S::Held, None)),
 
         (S::Running | S::Unsaved, E::Suspend) => Ok((S::Suspending, Some(Effect::Save))),
         (S::Suspended, E::Suspend) => stay,
@@ -157,6 +192,12 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         // The timer's life is over: a suspend or a death was faster.
         (_, E::IdleElapsed) => stay,
 
+        (S::Suspending, E::Slept) => Ok((S::Unsaved, Some(Effect::Upload))),
+        (S::Unsaved, E::Uploaded) => Ok((S::Suspending, None)),
+        (S::Unsaved, E::UploadFailed) => Ok((S::Unsaved, Some(Effect::RetryLater))),
+        // It woke up meanwhile, or is on its way elsewhere.
+        (_, E::Uploaded | E::UploadFailed) => stay,
+
         (S::Suspending, E::Saved) => Ok((S::Suspended, None)),
         (S::Deleting, E::Saved) => Ok((S::Deleted, None)),
         (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Unsaved }) => {
@@ -164,6 +205,16 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         }
         (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Nothing }) => {
             Ok((S::Suspended, None))
+        }
+
+        (S::Suspending | S::Deleting, E::SaveFailed { local: Local::Damaged }) => {
+            Ok((S::Held, None))
+        }
+        (S::Held, E::GoBack) => Ok((S::Suspending, Some(Effect::SetAside))),
+        (S::Held, E::Salvage) => Ok((S::Suspending, Some(Effect::ReadWhatIsSound))),
+        (_, E::GoBack | E::Salvage) => Err(NotHeld),
+        (S::Held, E::Demand | E::Suspend | E::Snapshot | E::Delete) => {
+            Err(IllegalTransition::Held)
         }
 
         (S::Running, E::Lost) => Ok((S::Suspending, Some(Effect::GiveUp))),
@@ -187,7 +238,7 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Deleting | S::Deleted, E::Demand | E::Suspend | E::Snapshot) => {
             Err(IllegalTransition::Deleted)
         }
-        (_, E::WakeDone | E::WakeFailed { .. } | E::Saved | E::SaveFailed { .. }) => {
+        (_, E::WakeDone | E::WakeFailed { .. } | E::Slept | E::Saved | E::SaveFailed { .. }) => {
             Err(Stray(state, event))
         }
     }
@@ -197,16 +248,17 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
 mod tests {
     use super::*;
 
-    const STATES: [State; 7] = [
+    const STATES: [State; 8] = [
         State::Suspended,
         State::Waking,
         State::Running,
         State::Suspending,
         State::Unsaved,
+        State::Held,
         State::Deleting,
         State::Deleted,
     ];
-    const EVENTS: [Event; 14] = [
+    const EVENTS: [Event; 21] = [
         Event::Demand,
         Event::WakeDone,
         Event::WakeFailed { local: Local::Nothing },
@@ -221,12 +273,21 @@ mod tests {
         Event::Delete,
         Event::Undelete,
         Event::Snapshot,
+        Event::Slept,
+        Event::Uploaded,
+        Event::UploadFailed,
+        Event::WakeFailed { local: Local::Damaged },
+        Event::SaveFailed { local: Local::Damaged },
+        Event::GoBack,
+        Event::Salvage,
     ];
 
     /// One letter a cell: the first of the next state (s Suspended, w Waking, r Running, u Unsaved,
-    /// g Suspending, p the same for a snapshot, l the same because it is lost, d Deleting; a capital: a move without an effect, D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `!` stray.
+    /// g Suspending, p the same for a snapshot, l the same because it is lost, d Deleting, a the same to put
+    /// aside, v to salvage, t Unsaved with an upload; a capital: a move without an effect, G to Suspending,
+    /// D to Deleted), `.` stays as it is, `b` busy, `x` deleted, `n` not deleted, `h` held, `k` not held, `!` stray.
     #[rustfmt::skip]
-    const TABLE: [(State, &str); 7] = [
+    const TABLE: [(State, &str); 8] = [
         //                   Demand
         //                   | WakeDone
         //                   | | Failed, nothing local
@@ -241,13 +302,21 @@ mod tests {
         //                   | | | | | | | | | | | Delete
         //                   | | | | | | | | | | | | Undelete
         //                   | | | | | | | | | | | | | Snapshot
-        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n p"),
-        (State::Waking,     ". r S U b . ! ! ! . . b n b"),
-        (State::Running,    ". ! ! ! g g ! ! ! l u d n p"),
-        (State::Suspending, "b ! ! ! b . S S u . . b n b"),
-        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n p"),
-        (State::Deleting,   "x ! ! ! x . D S u . . b b x"),
-        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S x"),
+        //                   | | | | | | | | | | | | | | Slept
+        //                   | | | | | | | | | | | | | | | Uploaded
+        //                   | | | | | | | | | | | | | | | | UploadFailed
+        //                   | | | | | | | | | | | | | | | | | Wake failed, damaged
+        //                   | | | | | | | | | | | | | | | | | | Save failed, damaged
+        //                   | | | | | | | | | | | | | | | | | | | GoBack
+        //                   | | | | | | | | | | | | | | | | | | | | Salvage
+        (State::Suspended,  "w ! ! ! . . ! ! ! . . d n p ! . . ! ! k k"),
+        (State::Waking,     ". r S U b . ! ! ! . . b n b ! . . H ! k k"),
+        (State::Running,    ". ! ! ! g g ! ! ! l u d n p ! . . ! ! k k"),
+        (State::Suspending, "b ! ! ! b . S S u . . b n b t . . ! H k k"),
+        (State::Unsaved,    "w ! ! ! g . ! ! ! . . d n p ! G u ! ! k k"),
+        (State::Held,       "h ! ! ! h . ! ! ! . . h n h ! . . ! ! a v"),
+        (State::Deleting,   "x ! ! ! x . D S u . . b b x ! . . ! H k k"),
+        (State::Deleted,    "x ! ! ! x . ! ! ! . . . S x ! . . ! ! k k"),
     ];
 
     fn letter(state: State, event: Event) -> char {
@@ -260,6 +329,11 @@ mod tests {
             Ok((State::Suspending, Some(Effect::SaveSnapshot))) => 'p',
             Ok((State::Deleting, Some(Effect::SaveAndDelete))) => 'd',
             Ok((State::Unsaved, Some(Effect::RetryLater))) => 'u',
+            Ok((State::Unsaved, Some(Effect::Upload))) => 't',
+            Ok((State::Suspending, Some(Effect::SetAside))) => 'a',
+            Ok((State::Suspending, Some(Effect::ReadWhatIsSound))) => 'v',
+            Ok((State::Suspending, None)) => 'G',
+            Ok((State::Held, None)) => 'H',
             Ok((State::Unsaved, None)) => 'U',
             Ok((State::Suspended, None)) => 'S',
             Ok((State::Deleted, None)) => 'D',
@@ -267,6 +341,8 @@ mod tests {
             Err(IllegalTransition::Busy(_)) => 'b',
             Err(IllegalTransition::Deleted) => 'x',
             Err(IllegalTransition::NotDeleted) => 'n',
+            Err(IllegalTransition::Held) => 'h',
+            Err(IllegalTransition::NotHeld) => 'k',
             Err(IllegalTransition::Stray(..)) => '!',
         }
     }

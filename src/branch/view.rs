@@ -98,7 +98,7 @@ pub(super) fn state(state: State) -> BranchState {
         State::Waking => BranchState::Waking,
         State::Running => BranchState::Running,
         State::Suspending | State::Deleting => BranchState::Suspending,
-        State::Unsaved => BranchState::Saving,
+        State::Unsaved | State::Held => BranchState::Saving,
         State::Deleted => BranchState::Deleted,
     }
 }

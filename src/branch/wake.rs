@@ -5,72 +5,110 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::BranchError;
 use super::cell::Cell;
 use super::claim::{claim, release};
 use super::life::Life;
 use super::local::Workspace;
+use super::mounted::{self, Mounted};
 use super::report::WakeReport;
-use super::shared::Shared;
+use super::shared::{Mounting, Shared};
+use super::BranchError;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
 use crate::compute::Instance;
+use crate::volume::Version;
 
-/// Claims the branch's next life, brings its volume here unless its working directory is here
-/// already, and starts a mongod on it.
+/// Claims the branch's next life, brings its volume here unless its writes are here already, and
+/// starts a mongod on it.
 ///
 /// Crash points, and what the next start finds: before the claim, nothing changed; after it, the
-/// epoch is one higher and nothing else; until the row says `Present`, a directory that no client
-/// wrote to, and that is thrown away; after it, a directory that is the branch's state.
+/// epoch is one higher and nothing else; until the row says `Present`, a directory or overlay that
+/// no client wrote to, and that is thrown away; after it, one that is the branch's state.
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
     let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
-    let mut restored = begun.elapsed();
-    let (instance, queue) = match cell.row().local {
-        LocalData::Present { .. } => shared.start_in_turn(&workspace).await?,
+    let started = match cell.row().local {
+        LocalData::Present { .. } => again(shared, cell, &workspace).await?,
         LocalData::None => match fresh(shared, cell, &workspace, claim.head.version).await {
-            Ok((instance, queue, done)) => {
-                restored = done - begun;
-                (instance, queue)
-            }
+            Ok(started) => started,
             Err(error) => {
                 // It never served: nothing is lost, and it takes no room.
-                workspace.discard_data()?;
+                mounted::clear(shared, cell).await?;
                 release(shared, cell).await;
                 return Err(error);
             }
         },
     };
-    let report = WakeReport::new(shared, &claim.head, queue, restored, instance.start_phases());
+    let Started { instance, queue, here } = started;
+    let report = WakeReport::new(shared, &claim.head, queue, here - begun, instance.start_phases());
     Ok(Life::new(instance, shared.lease.clone(), &claim, report))
 }
 
-/// Brings a version here and starts a mongod on it. Gives that, how long its turn was waited for,
-/// and when the version was here.
+/// A mongod that takes commands.
+struct Started {
+    instance: Arc<dyn Instance>,
+    /// How long its turn was waited for.
+    queue: Duration,
+    /// When its dbpath was there.
+    here: Instant,
+}
+
+/// Starts a mongod on the writes that are here.
+async fn again(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+) -> Result<Started, BranchError> {
+    mounted::here(shared, cell).await?;
+    let here = Instant::now();
+    let (instance, queue) = shared.start_in_turn(workspace).await?;
+    Ok(Started { instance, queue, here })
+}
+
+/// Brings a version here and starts a mongod on it.
 async fn fresh(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     version: VersionId,
-) -> Result<(Arc<dyn Instance>, Duration, Instant), BranchError> {
-    restore(shared, workspace, version).await?;
+) -> Result<Started, BranchError> {
+    match shared.settings.mounting {
+        Mounting::Lazy => mount(shared, cell, workspace, version).await?,
+        Mounting::Eager => restore(shared, workspace, version).await?,
+    }
     failpoint("resume.restored");
-    let restored = Instant::now();
-    let (instance, queue) = start_fresh(shared, workspace).await?;
+    let here = Instant::now();
+    let (instance, queue) = match shared.settings.mounting {
+        Mounting::Lazy => shared.start_in_turn(workspace).await?,
+        Mounting::Eager => start_restored(shared, workspace).await?,
+    };
     failpoint("resume.started");
     cell.update_row(shared, |row| {
         row.local = LocalData::Present { base: version, saving: None };
     })?;
     failpoint("resume.row");
-    Ok((instance, queue, restored))
+    Ok(Started { instance, queue, here })
+}
+
+/// Mounts a version as the workspace's dbpath.
+async fn mount(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    version: VersionId,
+) -> Result<(), BranchError> {
+    let volume = shared.volumes.open(version).await?;
+    check_mongod(shared, volume.info())?;
+    cell.set_mounted(Some(Mounted::fresh(shared, workspace, volume).await?));
+    Ok(())
 }
 
 /// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
 /// its own writes durable, and they are worth nothing without the rest.
-async fn start_fresh(
+async fn start_restored(
     shared: &Shared,
     workspace: &Workspace,
 ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
@@ -85,7 +123,7 @@ pub(super) async fn restore(
     workspace: &Workspace,
     version: VersionId,
 ) -> Result<(), BranchError> {
-    check_mongod(shared, version).await?;
+    check_mongod(shared, &shared.volumes.version(version).await?)?;
     let restoring = workspace.prepare()?;
     let restored = shared.volumes.restore(version, &restoring).await;
     match restored {
@@ -99,8 +137,8 @@ pub(super) async fn restore(
 
 /// Only the series of mongod that wrote a volume opens it: a newer one would change it for good, an
 /// older one fails.
-async fn check_mongod(shared: &Shared, version: VersionId) -> Result<(), BranchError> {
-    let volume = shared.volumes.version(version).await?.mongod.version;
+fn check_mongod(shared: &Shared, version: &Version) -> Result<(), BranchError> {
+    let volume = version.mongod.version.clone();
     let server = shared.compute.mongod_version();
     if series(&volume) == series(server) {
         Ok(())

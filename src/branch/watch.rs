@@ -13,7 +13,9 @@ use super::claim::stay_owner;
 use super::life::Life;
 use super::shared::Shared;
 use super::state::{Event, State};
-use crate::base::limits::{IDLE_POSTPONE, IDLE_QUESTION};
+use super::upload::{Wish, upload};
+use crate::base::limits::{BOOT_SET_OPEN, IDLE_POSTPONE, IDLE_QUESTION, SNAPSHOT_INTERVAL};
+use crate::volume::Cause;
 use crate::wire::Client;
 
 /// Runs for one life; ends with it.
@@ -26,6 +28,33 @@ pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Lif
         }
         () = suspend_when_idle(shared, cell, life) => {}
         () = stay_owner(shared, cell, life) => {}
+        () = make_versions(shared, cell, life) => {}
+    }
+}
+
+/// Makes a version now and then of a branch that is worked on, so that a machine that is lost takes
+/// little with it. Only a lazy mount can be read while mongod writes.
+async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
+    sleep(BOOT_SET_OPEN).await;
+    if let Some(mounted) = cell.mounted() {
+        mounted.mount.boot_done();
+    }
+    // Whatever was done until now counts.
+    let mut seen = u64::MAX;
+    loop {
+        let every = shared.snapshot_interval(&cell.row());
+        // A branch that makes none may be told to, and a short while is asked of it again.
+        sleep(every.unwrap_or(SNAPSHOT_INTERVAL)).await;
+        let (Some(_), Some(mounted)) = (every, cell.mounted()) else { continue };
+        let worked = std::mem::replace(&mut seen, life.last_work()) != life.last_work();
+        if !worked || !mounted.mount.is_changed() {
+            continue;
+        }
+        // It is in the branch's status and in the log, and the next one tries again.
+        match upload(shared, cell, Wish::new(shared, Cause::Periodic)).await {
+            Err(error) if error.is_fenced() => return cell.lost(shared, life),
+            _ => {}
+        }
     }
 }
 

@@ -92,6 +92,8 @@ pub enum MountError {
 
 impl MountError {
     /// Whether the local disk is full or its quota used up.
+    pub fn is_damage(&self) -> bool { false }
+    /// x
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))

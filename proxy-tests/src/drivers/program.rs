@@ -129,7 +129,7 @@ impl Driver {
                 Line::Version(version) => row.version = version,
                 Line::Cell(name, result) => row.cells.push((name, result)),
                 Line::Suspend => {
-                    server.cli().run(&["branch", "suspend", &name])?;
+                    server.cli().run(&["branch", "suspend", "--wait", &name])?;
                     lives += 1;
                     program.go_on()?;
                 }

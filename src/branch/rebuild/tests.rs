@@ -163,7 +163,7 @@ fn a_working_directory_goes_to_the_branch_whose_owner_this_server_is() {
     let heads = [owner(Some(us()), 1), owner(other, 2), owner(None, 3), deleted];
     let unsaved = |number: u8| Unsaved {
         branch: BranchId::from_bytes([number; 16]),
-        db: format!("/data/work/{number}/db").into(),
+        place: format!("/data/work/{number}/db").into(),
     };
     let plan = plan(survey(heads), [1, 2, 3, 4, 5].map(unsaved).to_vec(), us());
     check(&plan, &[], &["/data/work/5/db holds data of a branch that the store does not know"]);

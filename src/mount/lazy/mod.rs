@@ -56,3 +56,5 @@ pub trait Changes: Send + Sync + fmt::Debug + 'static {
     /// [`Self::tree`] and indexes, ascending. None where this mount saw no start of its own.
     fn boot(&self) -> Option<Vec<(usize, u64)>>;
 }
+mod stub;
+pub use stub::*;

@@ -1,0 +1,178 @@
+//! A branch's volume on this machine, where it is mounted lazily: the mount, the version below it,
+//! and whether that is the branch's head yet.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use super::BranchError;
+use super::cell::Cell;
+use super::local::Workspace;
+use super::shared::Shared;
+use crate::base::ids::VersionId;
+use crate::catalog::LocalData;
+use crate::mount::lazy::{self, LazyMount, Reading};
+use crate::volume::{LazyVolume, Version};
+
+/// A mounted volume. Belongs to one branch, from its wake until its writes are in the store; lives
+/// and dies of its mongods come and go meanwhile.
+pub(super) struct Mounted {
+    pub(super) mount: LazyMount,
+    inner: Mutex<Below>,
+    /// Ends what is fetched ahead when the mount goes.
+    _fetching: DropGuard,
+}
+
+struct Below {
+    volume: Arc<LazyVolume>,
+    /// That version, where it is whole in the store and the head does not name it yet.
+    pending: Option<Version>,
+}
+
+impl Mounted {
+    /// Mounts a version with nothing written on it, and begins to fetch what its start needs.
+    pub(super) async fn fresh(
+        shared: &Shared,
+        workspace: &Workspace,
+        volume: Arc<LazyVolume>,
+    ) -> Result<Arc<Self>, BranchError> {
+        workspace.prepare_mount()?;
+        let mount = LazyMount::create(volume.clone(), &workspace.overlay(), &workspace.db()).await?;
+        Ok(Self::begin(shared, mount, volume, None))
+    }
+
+    /// Mounts what an earlier server, or a mount that broke, left. `head` is what the store says.
+    async fn found(
+        shared: &Shared,
+        workspace: &Workspace,
+        head: VersionId,
+        reading: Reading,
+    ) -> Result<Arc<Self>, BranchError> {
+        let version = lazy::overlay_version(&workspace.overlay(), reading)?;
+        let volume = shared.volumes.open(version).await?;
+        // Made and put below the overlay, and then something kept the head from moving to it.
+        let pending = (version != head).then(|| volume.info().clone());
+        let (overlay, db) = (workspace.overlay(), workspace.db());
+        let mount = LazyMount::recover(volume.clone(), &overlay, &db, reading).await?;
+        Ok(Self::begin(shared, mount, volume, pending))
+    }
+
+    fn begin(
+        shared: &Shared,
+        mount: LazyMount,
+        volume: Arc<LazyVolume>,
+        pending: Option<Version>,
+    ) -> Arc<Self> {
+        let over = CancellationToken::new();
+        fetch_ahead(shared, volume.clone(), over.clone());
+        let inner = Mutex::new(Below { volume, pending });
+        Arc::new(Self { mount, inner, _fetching: over.drop_guard() })
+    }
+
+    pub(super) fn below(&self) -> Arc<LazyVolume> {
+        self.lock().volume.clone()
+    }
+
+    /// The version below, if the head is still to be moved to it.
+    pub(super) fn pending(&self) -> Option<Version> {
+        self.lock().pending.clone()
+    }
+
+    /// A version was made of what is here, and put below it.
+    pub(super) fn rebased(&self, volume: Arc<LazyVolume>, version: Version) {
+        *self.lock() = Below { volume, pending: Some(version) };
+    }
+
+    /// The head names it now.
+    pub(super) fn published(&self, version: VersionId) {
+        let mut below = self.lock();
+        if below.pending.as_ref().is_some_and(|pending| pending.id == version) {
+            below.pending = None;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Below> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a start reads, then, of a branch that is small enough, the rest. None of it is needed for
+/// what is read to be right: it only comes earlier.
+fn fetch_ahead(shared: &Shared, volume: Arc<LazyVolume>, over: CancellationToken) {
+    let whole = volume.info().total_bytes <= shared.settings.background_fill;
+    shared.tasks.spawn(async move {
+        let fetch = async {
+            volume.fetch_boot().await?;
+            if whole {
+                volume.fill(over.clone()).await?;
+            }
+            Ok::<_, BranchError>(())
+        };
+        tokio::select! {
+            () = over.cancelled() => {}
+            fetched = fetch => if let Err(error) = fetched {
+                debug!(error = error.chain(), "fetch ahead; what is read will be fetched then");
+            }
+        }
+    });
+}
+
+/// The mount that holds a branch's writes; mounted again where an earlier server, or a mount that
+/// broke, left them. `None` where the branch has none here, or has them in a plain directory.
+///
+/// # Errors
+/// [`BranchError::is_local_damage`] where they cannot be read in full.
+pub(super) async fn here(
+    shared: &Shared,
+    cell: &Cell,
+) -> Result<Option<Arc<Mounted>>, BranchError> {
+    here_as(shared, cell, Reading::Whole).await
+}
+
+/// The same, of what may be damaged.
+pub(super) async fn here_as(
+    shared: &Shared,
+    cell: &Cell,
+    reading: Reading,
+) -> Result<Option<Arc<Mounted>>, BranchError> {
+    let _turn = cell.mounting.lock().await;
+    if let Some(mounted) = cell.mounted() {
+        if mounted.mount.is_serving() {
+            return Ok(Some(mounted));
+        }
+        warn!(branch = %cell.id, name = %cell.name, "its mount broke: mounting it again");
+        cell.set_mounted(None);
+        mounted.mount.unmount().await?;
+    }
+    let workspace = shared.layout.branch(cell.id);
+    let row = cell.row();
+    if row.local == LocalData::None || !workspace.has_overlay() {
+        return Ok(None);
+    }
+    let mounted = Mounted::found(shared, &workspace, row.head, reading).await?;
+    cell.set_mounted(Some(mounted.clone()));
+    Ok(Some(mounted))
+}
+
+/// Takes a branch's mount and data off this machine. Nobody uses them any more.
+pub(super) async fn clear(shared: &Shared, cell: &Cell) -> Result<(), BranchError> {
+    unmount(cell).await?;
+    shared.layout.branch(cell.id).discard_data()
+}
+
+/// Takes a branch's mount away; its overlay stays.
+pub(super) async fn unmount(cell: &Cell) -> Result<(), BranchError> {
+    let _turn = cell.mounting.lock().await;
+    match cell.set_mounted(None) {
+        Some(mounted) => Ok(mounted.mount.unmount().await?),
+        None => Ok(()),
+    }
+}
+
+impl fmt::Debug for Mounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mounted").field("below", &self.below()).finish_non_exhaustive()
+    }
+}
