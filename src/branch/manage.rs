@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon_admin::types::{self, BranchState};
+use argon_admin::types::{self, BranchState, Until};
 use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
 
@@ -188,13 +188,20 @@ impl Branches {
         view::branch(&self.shared, &cell)
     }
 
-    /// Suspends a branch; one that sleeps already stays as it is. Returns when its version is
-    /// stored.
+    /// Suspends a branch; one that sleeps already stays as it is. Returns when it has got as far
+    /// as `until` says; at present that is when its version is stored, either way.
     ///
     /// # Errors
     /// There is no such branch, or its writes could not be stored; then they are kept.
-    pub async fn suspend(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+    pub async fn suspend(
+        &self,
+        project: &str,
+        branch: &str,
+        until: Until,
+    ) -> Result<types::Branch, BranchError> {
         let cell = self.live(project, branch)?;
+        // A branch sleeps when it is saved: nothing comes between the two yet.
+        let (Until::Asleep | Until::Saved) = until;
         cell.settle(&self.shared, Event::Suspend).await?;
         view::branch(&self.shared, &cell)
     }
@@ -445,6 +452,7 @@ impl Branches {
             (BranchState::Running.as_str(), counts.running),
             (BranchState::Suspending.as_str(), counts.suspending),
             (BranchState::Saving.as_str(), counts.saving),
+            (BranchState::Held.as_str(), counts.held),
             (BranchState::Deleted.as_str(), counts.deleted),
         ];
         Observed { parked, branches }

@@ -24,6 +24,7 @@ mod news;
 mod parked;
 mod rebuild;
 mod reconcile;
+mod recover;
 mod report;
 mod rescue;
 mod retention;

@@ -112,6 +112,7 @@ pub(super) fn counts(states: impl Iterator<Item = State>) -> types::BranchCounts
             BranchState::Running => &mut counts.running,
             BranchState::Suspending => &mut counts.suspending,
             BranchState::Saving => &mut counts.saving,
+            BranchState::Held => &mut counts.held,
             BranchState::Deleted => &mut counts.deleted,
         } += 1;
     }
