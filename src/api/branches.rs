@@ -2,7 +2,7 @@
 
 use argon_admin::types::{
     self, Branch, CreateBranch, List, OpenPort, Operation, OperationKind, OperationResult, Problem,
-    TakeSnapshot, Version,
+    RecoverBranch, TakeSnapshot, Until, Version,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -24,6 +24,18 @@ pub(super) struct ListQuery {
     #[serde(default)]
     #[param(inline)]
     deleted: types::Deleted,
+}
+
+/// What a suspend may be asked for.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SuspendQuery {
+    /// When the operation ends: when the branch sleeps and its state is safe on the server's disk,
+    /// which is the default, or when its last writes are in the store.
+    #[serde(default)]
+    #[param(inline)]
+    until: Until,
 }
 
 /// A project's name and a branch's.
@@ -94,9 +106,9 @@ pub(super) async fn delete(
     })
 }
 
-/// Make a branch's changes a version and stop its process
+/// Stop a branch's process and make its changes a version
 #[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/suspend", tag = "branches",
-    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name"), SuspendQuery),
     responses(
     (status = 202, description = "The work has begun", body = Operation),
     (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
@@ -104,10 +116,31 @@ pub(super) async fn delete(
 pub(super) async fn suspend(
     State(app): State<App>,
     Path((project, branch)): Names,
+    Query(SuspendQuery { until }): Query<SuspendQuery>,
 ) -> Result<Accepted, ApiError> {
     app.branches.show(&project, &branch)?;
-    app.begin(OperationKind::SuspendBranch, project, branch, async |branches, project, branch| {
-        branches.suspend(&project, &branch).await
+    let kind = OperationKind::SuspendBranch;
+    app.begin(kind, project, branch, async move |branches, project, branch| {
+        branches.suspend(&project, &branch, until).await
+    })
+}
+
+/// Decide about the damaged writes of a branch that is held
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/recover", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    request_body = RecoverBranch, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn recover(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+    Json(RecoverBranch { how }): Json<RecoverBranch>,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    let kind = OperationKind::RecoverBranch;
+    app.begin(kind, project, branch, async move |branches, project, branch| {
+        branches.recover(&project, &branch, how).await
     })
 }
 

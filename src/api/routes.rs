@@ -33,6 +33,7 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::show, branches::delete))
         .routes(routes!(branches::suspend))
         .routes(routes!(branches::resume))
+        .routes(routes!(branches::recover))
         .routes(routes!(branches::undelete))
         .routes(routes!(branches::purge))
         .routes(routes!(branches::versions))

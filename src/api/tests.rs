@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use argon_admin::client::{Client, ClientError, Step};
 use argon_admin::types::{
     At, BranchSource, BranchState, CreateBranch, CreateProject, Deleted, Operation,
-    OperationResult, OperationStatus,
+    OperationResult, OperationStatus, RecoverBranch, Recovery, Until,
 };
 use serde_json::Value;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -132,16 +132,22 @@ fn life_of_a_project(client: Client) {
     assert_eq!(created.uri, "mongodb://127.0.0.1:27017/?appName=argon.shop%2Fdev");
     assert_eq!(client.branch("shop", "dev").unwrap(), created);
     assert_eq!(refused(&client, client.create_branch("shop", &dev)), "branch_exists");
-    assert_eq!(refused(&client, client.step("shop", "none", Step::Suspend)), "unknown_branch");
+    assert_eq!(
+        refused(&client, client.step("shop", "none", Step::Suspend(Until::Saved))),
+        "unknown_branch"
+    );
 
     let resumed = branch(done(&client, client.step("shop", "dev", Step::Resume)));
     assert_eq!(resumed.state, BranchState::Running);
     let status = client.status().unwrap();
     assert_eq!((status.projects, status.branches.running, status.connections), (1, 1, 7));
+    let salvage = RecoverBranch { how: Recovery::Salvage };
+    assert_eq!(refused(&client, client.recover("shop", "dev", &salvage)), "branch_not_held");
+    assert_eq!(refused(&client, client.recover("shop", "none", &salvage)), "unknown_branch");
     let mut archive = Vec::new();
     client.dump("shop", "dev").unwrap().read_to_end(&mut archive).unwrap();
     assert!(archive.starts_with(&[0x1f, 0x8b]), "a gzip'ed archive");
-    let suspended = branch(done(&client, client.step("shop", "dev", Step::Suspend)));
+    let suspended = branch(done(&client, client.step("shop", "dev", Step::Suspend(Until::Saved))));
     assert_eq!(suspended.state, BranchState::Suspended);
 
     let versions = client.versions("shop", "dev").unwrap();
@@ -288,7 +294,7 @@ async fn what_is_not_json_over_routes_is_served_too() {
     let document: Value = serde_json::from_str(&document.body).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), methods), (23, 30));
+    assert_eq!((paths.len(), methods), (24, 31));
     let branch = &document["components"]["schemas"]["CreateBranch"];
     assert_eq!(branch["additionalProperties"], false);
     assert_eq!(branch["required"], serde_json::json!(["name"]));

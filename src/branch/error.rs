@@ -45,6 +45,10 @@ pub enum BranchError {
     Deleted { branch: Name },
     #[error("branch `{branch}` is not deleted")]
     NotDeleted { branch: Name },
+    #[error("branch `{branch}` is held, nothing is done with it until somebody decides: {reason}")]
+    Held { branch: Name, reason: String },
+    #[error("branch `{branch}` is not held")]
+    NotHeld { branch: Name },
     #[error("`{version}` is no version of branch `{branch}`")]
     UnknownVersion { branch: Name, version: String },
     #[error("there is no version `{version}`")]
@@ -107,10 +111,6 @@ pub enum BranchError {
     Volume { source: Arc<VolumeError> },
     #[error("mount the volume")]
     Mount { source: Arc<MountError> },
-    #[error("STUB {branch}{reason}")]
-    Held { branch: Name, reason: String },
-    #[error("STUB {branch}")]
-    NotHeld { branch: Name },
     #[error("use the store")]
     Store { source: Arc<StoreError> },
     #[error("use the catalog")]
@@ -152,6 +152,8 @@ impl BranchError {
             Self::BranchExists { .. } => ("branch_exists", 409),
             Self::Deleted { .. } => ("branch_deleted", 409),
             Self::NotDeleted { .. } => ("branch_not_deleted", 409),
+            Self::Held { .. } => ("branch_held", 409),
+            Self::NotHeld { .. } => ("branch_not_held", 409),
             Self::UnknownVersion { .. } | Self::NoVersion { .. } => ("unknown_version", 404),
             Self::BeforeFirstVersion { .. } => ("before_first_version", 409),
             Self::KeepNone => ("invalid_retention", 422),
@@ -176,7 +178,6 @@ impl BranchError {
             Self::Base { .. } => ("base_failed", 500),
             Self::Dump { .. } => ("dump_failed", 500),
             Self::Local { .. } | Self::Mount { .. } => ("local_disk", 500),
-            Self::Held { .. } | Self::NotHeld {..} => ("stub", 409),
             Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
             Self::Volume { source } => match &**source {
                 VolumeError::OtherCollector => ("gc_elsewhere", 503),
@@ -220,6 +221,7 @@ impl BranchError {
                 source.retryable()
             }
             Self::MongodVersion { .. }
+            | Self::Held { .. }
             | Self::CatalogNotEmpty { .. }
             | Self::CatalogLost { .. }
             | Self::StoreEmpty { .. }
@@ -245,6 +247,12 @@ impl BranchError {
             Self::BranchExists { .. } => "take another name, or delete that branch first".into(),
             Self::NotDeleted { .. } => "see `argon branch list --deleted`".into(),
             Self::Deleted { branch } => format!("bring it back: `argon branch undelete {branch}`"),
+            Self::Held { branch, .. } => format!(
+                "`argon branch recover {branch} --last-version` puts those writes aside and goes \
+                 on from the last version; `argon branch recover {branch} --salvage` takes what \
+                 can be read up to the damage as a new version"
+            ),
+            Self::NotHeld { branch } => format!("see `argon branch show {branch}`"),
             Self::CatalogNotEmpty { .. } => {
                 "move catalog.sqlite and the files beside it that begin so out of the data \
                  directory, if they are to be replaced"

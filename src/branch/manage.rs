@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use argon_admin::types::{self, BranchState};
+use argon_admin::types::{self, BranchState, Until};
 use futures_util::{StreamExt, stream};
 use tracing::{info, warn};
 
@@ -188,20 +188,29 @@ impl Branches {
         view::branch(&self.shared, &cell)
     }
 
-    /// Suspends a branch; one that sleeps already stays as it is. Returns when its version is
-    /// stored.
+    /// Suspends a branch; one that sleeps already stays as it is. Returns when it has got as far
+    /// as `until` says.
     ///
     /// # Errors
     /// There is no such branch, or its writes could not be stored; then they are kept.
-    pub async fn suspend(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
+    pub async fn suspend(
+        &self,
+        project: &str,
+        branch: &str,
+        until: Until,
+    ) -> Result<types::Branch, BranchError> {
         let cell = self.live(project, branch)?;
-        cell.settle(&self.shared, Event::Suspend).await?;
+        match until {
+            Until::Asleep => cell.settle(&self.shared, Event::Suspend).await?,
+            Until::Saved => cell.settle_saved(&self.shared).await?,
+        }
         view::branch(&self.shared, &cell)
     }
 
-    /// Makes a version of what a branch is now, on request. A branch that runs is suspended for it;
-    /// its clients keep their connections, and their next command wakes it. One that sleeps gets a
-    /// version that shares every block with the one before.
+    /// Makes a version of what a branch is now, on request. A branch that runs on a lazy mount goes
+    /// on; on a plain directory it is suspended for it, its clients keep their connections, and their
+    /// next command wakes it. One that sleeps gets a version that shares every block with the one
+    /// before.
     ///
     /// # Errors
     /// There is no such branch, the label is none or is taken, or the version could not be stored.
@@ -445,6 +454,7 @@ impl Branches {
             (BranchState::Running.as_str(), counts.running),
             (BranchState::Suspending.as_str(), counts.suspending),
             (BranchState::Saving.as_str(), counts.saving),
+            (BranchState::Held.as_str(), counts.held),
             (BranchState::Deleted.as_str(), counts.deleted),
         ];
         Observed { parked, branches }
@@ -530,7 +540,7 @@ async fn save_all(shared: &Arc<Shared>) -> Vec<BranchError> {
         .map(|cell| cell.clone())
         .collect();
     let saves = stream::iter(awake).map(|cell| async move {
-        match cell.settle(shared, Event::Suspend).await {
+        match cell.settle_saved(shared).await {
             // Somebody deletes it just now: that saves it too.
             Ok(()) | Err(BranchError::Deleted { .. }) => None,
             // What was unsaved of it is safe in a branch of its own.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use argon_admin::types::{self, Recovery};
 use tracing::warn;
 
 use super::cell::Cell;
@@ -10,9 +11,32 @@ use super::claim::release;
 use super::local::Unsaved;
 use super::save::Saved;
 use super::shared::Shared;
-use super::{BranchError, mounted};
+use super::state::Event;
+use super::{BranchError, Branches, mounted, view};
 use crate::catalog::LocalData;
 use crate::mount::lazy::Reading;
+
+impl Branches {
+    /// Puts an end to a branch's being held. Nothing is deleted: what is not used is put aside.
+    ///
+    /// # Errors
+    /// There is no such branch, it is not held, or what was decided cannot be done; then it stays
+    /// held.
+    pub async fn recover(
+        &self,
+        project: &str,
+        branch: &str,
+        how: Recovery,
+    ) -> Result<types::Branch, BranchError> {
+        let cell = self.live(project, branch)?;
+        let event = match how {
+            Recovery::LastVersion => Event::GoBack,
+            Recovery::Salvage => Event::Salvage,
+        };
+        cell.settle(&self.shared, event).await?;
+        view::branch(&self.shared, &cell)
+    }
+}
 
 /// Moves the writes to where nothing uses them and nothing removes them, and goes on from the last
 /// version.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon_admin::types::{At, BranchSource, BranchState, CreateBranch, IdleTimeout, Retention};
+use argon_admin::types::{
+    At, BranchSource, BranchState, CreateBranch, IdleTimeout, Retention, Until,
+};
 use bson::{Bson, doc};
 
 use super::state::State;
@@ -91,10 +93,10 @@ async fn a_branch_wakes_once_sleeps_and_travels() {
     assert_eq!(dev.acquire(Use::Work, 0).await.unwrap().epoch().0, 1, "one wake for fifty");
 
     insert(&dev, 1).await;
-    let first = branches.suspend("demo", "dev").await.unwrap();
+    let first = branches.suspend("demo", "dev", Until::Saved).await.unwrap();
     assert_eq!(first.state, BranchState::Suspended);
     insert(&dev, 2).await;
-    let second = branches.suspend("demo", "dev").await.unwrap();
+    let second = branches.suspend("demo", "dev", Until::Saved).await.unwrap();
     assert_ne!(first.head_version, second.head_version);
     assert_eq!(branches.versions("demo", "dev").unwrap().len(), 3, "its start and two suspends");
 
@@ -127,7 +129,7 @@ async fn a_server_that_vanished_loses_nothing() {
     let branches = open(dir.path()).await;
     let dev = route(&branches, "dev");
     assert_eq!(count(&dev).await, 1);
-    let saved = branches.suspend("demo", "dev").await.unwrap();
+    let saved = branches.suspend("demo", "dev", Until::Saved).await.unwrap();
     assert_eq!(saved.error, None);
     assert_eq!(count(&dev).await, 1);
     branches.close().await;

@@ -98,7 +98,8 @@ pub(super) fn state(state: State) -> BranchState {
         State::Waking => BranchState::Waking,
         State::Running => BranchState::Running,
         State::Suspending | State::Deleting => BranchState::Suspending,
-        State::Unsaved | State::Held => BranchState::Saving,
+        State::Unsaved => BranchState::Saving,
+        State::Held => BranchState::Held,
         State::Deleted => BranchState::Deleted,
     }
 }
@@ -112,6 +113,7 @@ pub(super) fn counts(states: impl Iterator<Item = State>) -> types::BranchCounts
             BranchState::Running => &mut counts.running,
             BranchState::Suspending => &mut counts.suspending,
             BranchState::Saving => &mut counts.saving,
+            BranchState::Held => &mut counts.held,
             BranchState::Deleted => &mut counts.deleted,
         } += 1;
     }

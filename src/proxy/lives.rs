@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use argon_admin::types::Until;
 use bson::{RawDocumentBuf, rawdoc};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -46,7 +47,7 @@ async fn what_an_earlier_life_began_is_dead_and_wakes_nothing() {
             let answered = client.run((*command).clone()).await;
             assert_eq!(code(&answered), 0, "a life that runs knows its own: {answered}");
         }
-        scene.branches.suspend("shop", "dev").await.unwrap();
+        scene.branches.suspend("shop", "dev", Until::Saved).await.unwrap();
     }
 }
 
@@ -66,7 +67,7 @@ async fn a_transactions_first_command_and_its_commit_are_work() {
     for (starts, command) in [(1, first), (2, transaction("commitTransaction"))] {
         assert_eq!(code(&client.run(command).await), 0);
         assert_eq!(scene.starts(), starts);
-        scene.branches.suspend("shop", "dev").await.unwrap();
+        scene.branches.suspend("shop", "dev", Until::Saved).await.unwrap();
     }
 }
 
@@ -111,7 +112,7 @@ async fn clients_of_one_kind_share_what_they_do_not_use() {
         }
     }
     assert!(accepted() - before < CLIENTS, "{} connections anew", accepted() - before);
-    scene.branches.suspend("shop", "dev").await.unwrap();
+    scene.branches.suspend("shop", "dev", Until::Saved).await.unwrap();
     while scene.compute.connections.value() > 0 {
         tokio::task::yield_now().await;
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use argon_admin::types::Until;
 use bson::{Document, RawDocumentBuf, doc, rawdoc};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -119,7 +120,7 @@ async fn a_client_outlives_its_branchs_sleep() {
     for life in 1..=3 {
         assert_eq!(code(&client.run(rawdoc! { "insert": "c" }).await), 0);
         assert_eq!(scene.starts(), life);
-        scene.branches.suspend("shop", "dev").await.unwrap();
+        scene.branches.suspend("shop", "dev", Until::Saved).await.unwrap();
     }
     assert_eq!(client.run(rawdoc! { "ping": 1 }).await, doc! { "ok": 1.0 });
     assert_eq!(scene.starts(), 3);

@@ -13,6 +13,7 @@ use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout,
 
 mod door;
 mod dump;
+mod step;
 mod version;
 
 #[derive(Subcommand, Clone, Debug)]
@@ -29,10 +30,12 @@ pub enum BranchCommand {
     },
     /// Show one branch
     Show(Named),
-    /// Make a branch's changes a version and stop its process
-    Suspend(Named),
+    /// Stop a branch's process and make its changes a version
+    Suspend(step::Suspend),
     /// Start a branch's process; the first command of a client does that too
     Resume(Named),
+    /// Decide about a branch that is held because its last writes, on the server's disk, are damaged
+    Recover(step::Recover),
     /// Delete a branch; its last state becomes a version first, so that it can be undeleted
     Delete(Named),
     /// Bring a deleted branch back
@@ -159,7 +162,8 @@ impl BranchCommand {
                 let branch = session.client.branch(&project, &named.name)?;
                 Ok(Answer::new(&branch, shown(&branch)))
             }
-            Self::Suspend(named) => step(named, Step::Suspend, "suspended"),
+            Self::Suspend(suspend) => suspend.execute(session),
+            Self::Recover(recover) => recover.execute(session),
             Self::Resume(named) => step(named, Step::Resume, "resumed"),
             Self::Undelete(named) => step(named, Step::Undelete, "brought back"),
             Self::Purge(named) => step(named, Step::Purge, "purged"),

@@ -65,6 +65,7 @@ fn counts(counts: &BranchCounts) -> String {
         (counts.suspending, BranchState::Suspending),
         (counts.suspended, BranchState::Suspended),
         (counts.saving, BranchState::Saving),
+        (counts.held, BranchState::Held),
         (counts.deleted, BranchState::Deleted),
     ]
     .into_iter()

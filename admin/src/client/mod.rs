@@ -12,7 +12,8 @@ use std::io::Read;
 
 use crate::types::{
     Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort,
-    Operation, OperationStatus, Project, Retention, Status, TakeSnapshot, Version,
+    Operation, OperationStatus, Project, RecoverBranch, Retention, Status, TakeSnapshot, Until,
+    Version,
 };
 use address::segment;
 use http::Http;
@@ -44,8 +45,8 @@ pub enum Door {
 /// A step that a branch takes on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make its changes a version and stop its process.
-    Suspend,
+    /// Stop its process and make its changes a version; this says what is waited for.
+    Suspend(Until),
     /// Start its process.
     Resume,
     /// Bring it back.
@@ -131,12 +132,23 @@ impl Client {
     /// Begins another step of a branch.
     pub fn step(&self, project: &str, branch: &str, step: Step) -> Result<Operation, ClientError> {
         let word = match step {
-            Step::Suspend => "suspend",
+            Step::Suspend(Until::Asleep) => "suspend",
+            Step::Suspend(Until::Saved) => "suspend?until=saved",
             Step::Resume => "resume",
             Step::Undelete => "undelete",
             Step::Purge => "purge",
         };
         self.http.post_empty(&format!("{}/{word}", branch_path(project, branch)))
+    }
+
+    /// Begins to decide about the damaged writes of a branch that is held.
+    pub fn recover(
+        &self,
+        project: &str,
+        branch: &str,
+        how: &RecoverBranch,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/recover", branch_path(project, branch)), how)
     }
 
     /// Begins to give a branch a port of its own.

@@ -115,6 +115,9 @@ pub enum BranchState {
     /// No process, but this server's disk holds writes that no version has yet: they are saved
     /// again and again until that succeeds. `saving_since` says since when, `error` why it failed.
     Saving,
+    /// This server's disk holds writes that cannot be read in full: nothing is done until somebody
+    /// decides, by `POST …/recover`. `error` says what is damaged; the newest version is whole.
+    Held,
     /// Deleted; it can be undeleted until it is purged.
     Deleted,
 }
@@ -128,6 +131,7 @@ impl BranchState {
             Self::Running => "running",
             Self::Suspending => "suspending",
             Self::Saving => "saving",
+            Self::Held => "held",
             Self::Deleted => "deleted",
         }
     }
@@ -164,6 +168,35 @@ pub struct CreateBranch {
     pub idle_timeout: Option<IdleTimeout>,
 }
 
+/// How far a suspend is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// Its process has ended, and its state is safe on the server's disk; the upload goes on.
+    #[default]
+    Asleep,
+    /// Its last writes are a version in the store.
+    Saved,
+}
+
+/// What `POST …/recover` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverBranch {
+    /// What becomes of the writes that are damaged.
+    pub how: Recovery,
+}
+
+/// What becomes of the damaged writes of a branch that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// They are put aside on the server's disk; the branch goes on from its newest version.
+    LastVersion,
+    /// What can be read up to the damage becomes a new version.
+    Salvage,
+}
+
 /// The URI of a branch, for a proxy that listens at `address` (`HOST:PORT`).
 ///
 /// The `/` in the option's value is escaped, though RFC 3986 section 3.4 allows it in a query:
@@ -180,7 +213,7 @@ mod tests {
     #[test]
     fn a_state_is_the_same_word_in_json_and_in_tables() {
         use BranchState::*;
-        for state in [Suspended, Waking, Running, Suspending, Saving, Deleted] {
+        for state in [Suspended, Waking, Running, Suspending, Saving, Held, Deleted] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }
         assert_eq!(format!("{:<9}|", Running), "running  |");

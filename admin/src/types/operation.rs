@@ -14,7 +14,7 @@ pub struct Operation {
     pub id: String,
     /// What is done.
     pub kind: OperationKind,
-    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id `base` or
+    /// What it is done to: `PROJECT`, `PROJECT/BRANCH`, a version's id, `base` or
     /// `store`.
     pub subject: String,
     /// How it stands.
@@ -49,6 +49,8 @@ pub enum OperationKind {
     SuspendBranch,
     /// Start a branch's process.
     ResumeBranch,
+    /// Decide about the damaged writes of a branch that is held.
+    RecoverBranch,
     /// Delete a branch, its last state becoming a version first.
     DeleteBranch,
     /// Bring a deleted branch back.
@@ -114,6 +116,7 @@ impl OperationKind {
             Self::CreateBranch => "create branch",
             Self::SuspendBranch => "suspend branch",
             Self::ResumeBranch => "resume branch",
+            Self::RecoverBranch => "recover branch",
             Self::DeleteBranch => "delete branch",
             Self::UndeleteBranch => "undelete branch",
             Self::PurgeBranch => "purge branch",
@@ -159,6 +162,7 @@ mod tests {
             CreateBranch,
             SuspendBranch,
             ResumeBranch,
+            RecoverBranch,
             DeleteBranch,
             UndeleteBranch,
             PurgeBranch,

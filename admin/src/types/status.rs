@@ -50,6 +50,8 @@ pub struct BranchCounts {
     pub suspending: u64,
     /// With writes on this server's disk that no version has yet.
     pub saving: u64,
+    /// With writes on this server's disk that cannot be read in full: somebody has to decide.
+    pub held: u64,
     /// Deleted and not purged.
     pub deleted: u64,
 }
