@@ -46,6 +46,8 @@ impl Server {
         let settings = crate::branch::Settings {
             data_dir: dir.path().to_owned(),
             idle_timeout: "5m".parse().unwrap(),
+            snapshot_every: argon_admin::types::SnapshotEvery::Off,
+            mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
             sample_base: include_bytes!("../../proxy-tests/golden/shop.archive.gz"),

@@ -223,6 +223,8 @@ async fn open(
     let settings = Settings {
         data_dir: path.to_owned(),
         idle_timeout: config.idle_timeout,
+        snapshot_every: config.snapshot_every,
+        mounts: config.mounts,
         address: proxy.local_addr().to_string(),
         base_key: config.base_archive.clone(),
         sample_base: SAMPLE_BASE,

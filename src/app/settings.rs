@@ -58,6 +58,27 @@ pub struct Values {
     /// [default: 5m] [env: ARGON_IDLE_TIMEOUT] [file: idle_timeout]
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<String>,
+    /// Make a version of a running branch this often, where something changed, or `off`; branches
+    /// may have their own [default: 1m] [env: ARGON_SNAPSHOT_EVERY] [file: snapshot_every]
+    #[arg(long, value_name = "TIME")]
+    pub snapshot_every: Option<String>,
+    /// How a volume becomes mongod's directory: lazy (through FUSE: a wake fetches only what is
+    /// asked for), eager (all of it is fetched first), or auto (lazy where FUSE works) [default:
+    /// auto] [env: ARGON_MOUNT] [file: mount]
+    #[arg(long, value_name = "HOW", help_heading = "Local disk")]
+    pub mount: Option<String>,
+    /// Most room that blocks fetched from the store take on this disk, for all branches: bytes, or
+    /// as in 500MB, 4GiB [default: 4GiB] [env: ARGON_CACHE_BYTES] [file: cache_bytes]
+    #[arg(long, value_name = "SIZE", help_heading = "Local disk")]
+    pub cache_bytes: Option<String>,
+    /// Fetch the rest of a branch behind its wake where it is not larger than this; 0 is never
+    /// [default: 1GiB] [env: ARGON_BACKGROUND_FILL] [file: background_fill]
+    #[arg(long, value_name = "SIZE", help_heading = "Local disk")]
+    pub background_fill: Option<String>,
+    /// Wake no branch while less than this is free on the data directory's disk; below twice this
+    /// the fetched blocks make room first [default: 512MiB] [env: ARGON_MIN_FREE] [file: min_free]
+    #[arg(long, value_name = "SIZE", help_heading = "Local disk")]
+    pub min_free: Option<String>,
     /// Most client connections at once [default: 8000] [env: ARGON_MAX_CONNECTIONS] [file:
     /// max_connections]
     #[arg(long, value_name = "N")]
@@ -190,6 +211,11 @@ mod tests {
             "[env: ARGON_STORE_DIR] [file: store_dir]",
             "[default: 10m] [env: ARGON_LEASE_TTL] [file: lease_ttl]",
             &format!("[default: {}] [env: ARGON_IDLE_TIMEOUT]", defaults.idle_timeout),
+            &format!("[default: {}] [env: ARGON_SNAPSHOT_EVERY]", defaults.snapshot_every),
+            "[default: auto] [env: ARGON_MOUNT] [file: mount]",
+            "[default: 4GiB] [env: ARGON_CACHE_BYTES] [file: cache_bytes]",
+            "[default: 1GiB] [env: ARGON_BACKGROUND_FILL] [file: background_fill]",
+            "[default: 512MiB] [env: ARGON_MIN_FREE] [file: min_free]",
             &format!("[default: {}] [env: ARGON_MAX_CONNECTIONS]", defaults.limits.connections),
             &format!(
                 "[default: {}] [env: ARGON_MAX_BRANCH_CONNECTIONS]",

@@ -21,6 +21,21 @@ pub const BLOCK_BYTES: usize = 64 * 1024;
 /// How long a branch may be idle before it is suspended, where nothing else is set.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// How often a version is made of a running branch where something changed, where nothing else is
+/// set.
+pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Most bytes of blocks that are kept on this machine for all branches, where nothing else is set.
+pub const CACHE_BYTES: u64 = 4 << 30;
+
+/// The largest branch, bytes, whose remaining blocks are fetched behind its wake, where nothing
+/// else is set: a larger one would push out of the cache what others read.
+pub const BACKGROUND_FILL_BYTES: u64 = 1 << 30;
+
+/// How many bytes must be free on the data directory's disk for a branch to be woken, where nothing
+/// else is set: room for those that run to seal what they wrote.
+pub const MIN_FREE_BYTES: u64 = 512 << 20;
+
 /// How long a command may wait for a branch to wake.
 pub const WAKE_WAIT: Duration = Duration::from_secs(30);
 
@@ -137,6 +152,43 @@ pub struct Garbage {
 impl Default for Garbage {
     fn default() -> Self {
         Self { min_age: GC_MIN_AGE, interval: Some(GC_INTERVAL) }
+    }
+}
+
+/// How volumes become dbpaths, and what they may take of this machine's disk; the defaults are the
+/// constants above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounts {
+    /// Which kind of mount.
+    pub kind: MountKind,
+    /// See [`CACHE_BYTES`].
+    pub cache_bytes: u64,
+    /// See [`BACKGROUND_FILL_BYTES`]; 0: nothing is fetched that nobody asked for.
+    pub background_fill_bytes: u64,
+    /// See [`MIN_FREE_BYTES`].
+    pub min_free_bytes: u64,
+}
+
+/// How a volume becomes a dbpath.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MountKind {
+    /// Lazily where FUSE works, else eagerly.
+    #[default]
+    Auto,
+    /// Through FUSE: blocks are fetched when they are asked for.
+    Lazy,
+    /// A plain directory: every block is fetched before mongod starts.
+    Eager,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self {
+            kind: MountKind::Auto,
+            cache_bytes: CACHE_BYTES,
+            background_fill_bytes: BACKGROUND_FILL_BYTES,
+            min_free_bytes: MIN_FREE_BYTES,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use argon_admin::types::IdleTimeout;
+use argon_admin::types::{IdleTimeout, SnapshotEvery};
 use dashmap::DashMap;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
-use crate::base::limits::{Garbage, STARTS_AT_ONCE};
+use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
@@ -37,6 +37,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// How long a branch may be idle, where it says nothing itself.
     pub idle_timeout: IdleTimeout,
+    /// How often a version is made of a running branch, where it says nothing itself.
+    pub snapshot_every: SnapshotEvery,
+    /// How volumes become dbpaths, and what they may take of this machine's disk.
+    pub mounts: Mounts,
     /// Where drivers connect, `HOST:PORT`, as it stands in URIs.
     pub address: String,
     /// The object that holds the archive new projects start from.

@@ -36,6 +36,8 @@ async fn open(data_dir: &Path) -> Branches {
     let settings = Settings {
         data_dir: data_dir.to_owned(),
         idle_timeout: IdleTimeout::Never,
+        snapshot_every: argon_admin::types::SnapshotEvery::Off,
+        mounts: Default::default(),
         address: "127.0.0.1:0".into(),
         base_key: "base/dump.archive".parse().unwrap(),
         sample_base: include_bytes!("../../data/base_dump.archive"),

@@ -51,6 +51,8 @@ impl Scene {
         let settings = Settings {
             data_dir: dir.path().to_owned(),
             idle_timeout: IdleTimeout::Never,
+            snapshot_every: argon_admin::types::SnapshotEvery::Off,
+            mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
             sample_base: empty_archive(),

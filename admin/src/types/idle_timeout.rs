@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use super::units;
+
 /// How long a branch may be idle before it is suspended. As text: `500ms`, `30s`, `5m`, `1h`, `7d`
 /// or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -28,10 +30,6 @@ pub enum IdleTimeout {
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("`{0}` is not an idle time-out: expected for example 30s, 5m, 1h, 500ms or never")]
 pub struct InvalidIdleTimeout(String);
-
-/// Units, the largest first, in milliseconds.
-const UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl IdleTimeout {
     /// The time; `None` is never.
@@ -56,29 +54,23 @@ impl FromStr for IdleTimeout {
         if text == "never" {
             return Ok(Self::Never);
         }
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let unit_ms = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ms)| *ms);
-        let ms = number.parse::<u64>().ok().zip(unit_ms).and_then(|(n, ms)| n.checked_mul(ms));
-        ms.and_then(NonZeroU64::new)
-            .map(|ms| Self::After { ms })
-            .ok_or_else(|| InvalidIdleTimeout(text.to_owned()))
+        let ms = units::read(text).ok_or_else(|| InvalidIdleTimeout(text.to_owned()))?;
+        Ok(Self::After { ms })
     }
 }
 
 impl fmt::Display for IdleTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::After { ms } = self else {
-            return f.pad("never");
-        };
-        let (unit, unit_ms) =
-            UNITS.into_iter().find(|(_, unit)| ms.get() % unit == 0).unwrap_or(("ms", 1));
-        f.pad(&format!("{}{unit}", ms.get() / unit_ms))
+        match self {
+            Self::After { ms } => f.pad(&units::written(*ms)),
+            Self::Never => f.pad("never"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::units::UNITS;
     use super::*;
 
     proptest::proptest! {

@@ -14,8 +14,10 @@ mod label;
 mod operation;
 mod problem;
 mod project;
+mod snapshot_every;
 mod source;
 mod status;
+mod units;
 mod version;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
 pub use project::{Base, CreateProject, Leaving, Project, Retention};
+pub use snapshot_every::{InvalidSnapshotEvery, SnapshotEvery};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, Status};
 pub use version::{TakeSnapshot, Version};
