@@ -3,17 +3,21 @@
 //!
 //! `-- --quick` takes the smallest database only. docs/performance.md says what came of it.
 
+mod noise;
+
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use argon_admin::types::Version;
-use bson::{Binary, Document, doc, spec::BinarySubtype};
+use bson::{Document, doc};
 use mongodb::Collection;
 use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, SECRET_KEY};
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::{binary, driver, machine};
 use serde_json::{Value, json};
+
+use noise::Noise;
 
 const MB: u64 = 1_000_000;
 const DOCUMENT_BYTES: usize = 10_000;
@@ -147,22 +151,5 @@ impl Bench<'_> {
             self.server.cli().json(&["branch", "list-versions", &self.name])?;
         let version = versions.into_iter().find(|version| version.id == head);
         Ok((took, version.context("the newest version is not listed")?))
-    }
-}
-
-/// xorshift64*
-struct Noise(u64);
-
-impl Noise {
-    fn bytes(&mut self, count: usize) -> Binary {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            bytes.extend(self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
-        }
-        bytes.truncate(count);
-        Binary { subtype: BinarySubtype::Generic, bytes }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -29,6 +30,7 @@ struct Shared {
     ended: AtomicBool,
     cut: AtomicBool,
     hide_conditions: AtomicBool,
+    delay_ms: AtomicU64,
     lose_answers: AtomicU32,
     lost: AtomicU32,
     refusal: Mutex<Option<String>>,
@@ -82,6 +84,11 @@ impl Tamper {
         self.shared.hide_conditions.store(true, Ordering::SeqCst);
     }
 
+    /// From now on every request comes so much later to the server.
+    pub fn delay(&self, by: Duration) {
+        self.shared.delay_ms.store(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
     /// So many of the next answers are lost: the server has done its work, the client is cut off.
     pub fn lose_answers(&self, count: u32) {
         self.shared.lose_answers.store(count, Ordering::SeqCst);
@@ -117,9 +124,24 @@ impl Shared {
             self.connections().push(stream.try_clone()?);
         }
         let (from, to, shared) = (client.try_clone()?, server.try_clone()?, self.clone());
-        thread::spawn(move || pass(from, to, |bytes| shared.request(bytes)));
+        // A request begins with what comes after an answer.
+        let answered = Arc::new(AtomicBool::new(true));
+        let begins = answered.clone();
+        thread::spawn(move || {
+            pass(from, to, |bytes| {
+                if begins.swap(false, Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(shared.delay_ms.load(Ordering::SeqCst)));
+                }
+                shared.request(bytes)
+            });
+        });
         let shared = self.clone();
-        thread::spawn(move || pass(server, client, |_| shared.answer()));
+        thread::spawn(move || {
+            pass(server, client, |_| {
+                answered.store(true, Ordering::SeqCst);
+                shared.answer()
+            });
+        });
         Ok(())
     }
 

@@ -14,10 +14,12 @@ use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::wait::eventually_async;
 
-const SUSPEND: [&str; 6] = [
+const SUSPEND: [&str; 8] = [
     "suspend.stopped",
+    "suspend.sealed",
     "suspend.packs",
     "suspend.version",
+    "suspend.rebased",
     "suspend.head",
     "suspend.row",
     "suspend.clear",

@@ -233,8 +233,6 @@ async fn open(
         clients_max: config.limits.branch_connections,
         garbage: config.garbage,
         writers: config.writers,
-        background_fill: 0,
-        mounting: crate::branch::Mounting::Eager,
     };
     Ok(Branches::open(parts, settings).await?)
 }

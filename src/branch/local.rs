@@ -137,6 +137,11 @@ impl Workspace {
         self.overlay().is_dir()
     }
 
+    /// Whether there is a plain directory that a mongod has used.
+    pub(super) fn has_directory(&self) -> bool {
+        self.db().join("WiredTiger").exists()
+    }
+
     /// Where the branch's writes are, whichever way it is mounted.
     pub(super) fn kept(&self) -> PathBuf {
         if self.has_overlay() { self.overlay() } else { self.db() }

@@ -16,8 +16,8 @@ use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{
-    BranchError, Damage, base, create, doors, history, identity, news, rebuild, retention, seed,
-    server_lease, view,
+    BranchError, Damage, base, create, doors, history, identity, mounting, news, rebuild, retention,
+    seed, server_lease, view,
 };
 use crate::archive;
 use crate::base::failpoint::failpoint;
@@ -50,7 +50,8 @@ impl Branches {
         meet_the_store(&parts, &settings.data_dir).await?;
         let server = identity::server_id(&parts.catalog, &settings.data_dir, &*parts.clock)?;
         let layout = Layout::new(&settings.data_dir, server)?;
-        let shared = Shared::new(parts, settings, layout, server)?;
+        let mounting = mounting::choose(settings.mounts.kind, &settings.data_dir).await?;
+        let shared = Shared::new(parts, settings, layout, server, mounting)?;
         shared.volumes.prepare().await?;
         news::look(&shared).await;
         seed::empty(&shared).await?;
@@ -468,7 +469,9 @@ impl Branches {
 
     /// In a few words each: how mongods are run, and where versions are kept.
     pub fn describe(&self) -> (String, String) {
-        (self.shared.compute.describe(), self.shared.store.describe())
+        let compute = self.shared.compute.describe();
+        let mounting = self.shared.mounting.describe();
+        (format!("{compute}; volumes are {mounting}"), self.shared.store.describe())
     }
 
     /// Wakes nothing any more, suspends what runs, and waits for everything that is under way.

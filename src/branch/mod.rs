@@ -21,6 +21,7 @@ mod life;
 mod local;
 mod manage;
 mod mounted;
+mod mounting;
 mod news;
 mod parked;
 mod rebuild;
@@ -47,6 +48,6 @@ pub use lease::{BranchHandle, Lease, Standing, Use};
 pub use manage::Branches;
 pub use rebuild::{Damage, Rebuilt, rebuild};
 pub use server_lease::Writers;
-pub use shared::{Mounting, Parts, Settings};
+pub use shared::{Parts, Settings};
 
 pub use crate::catalog::Deleted;

@@ -39,7 +39,7 @@ impl Mounted {
         volume: Arc<LazyVolume>,
     ) -> Result<Arc<Self>, BranchError> {
         workspace.prepare_mount()?;
-        let mount = LazyMount::create(volume.clone(), &workspace.overlay(), &workspace.db()).await?;
+        let mount = LazyMount::create(volume.clone(), &workspace.overlay(), &workspace.db())?;
         Ok(Self::begin(shared, mount, volume, None))
     }
 
@@ -53,9 +53,9 @@ impl Mounted {
         let version = lazy::overlay_version(&workspace.overlay(), reading)?;
         let volume = shared.volumes.open(version).await?;
         // Made and put below the overlay, and then something kept the head from moving to it.
-        let pending = (version != head).then(|| volume.info().clone());
+        let pending = (version != head).then(|| volume.description().clone());
         let (overlay, db) = (workspace.overlay(), workspace.db());
-        let mount = LazyMount::recover(volume.clone(), &overlay, &db, reading).await?;
+        let mount = LazyMount::recover(volume.clone(), &overlay, &db, reading)?;
         Ok(Self::begin(shared, mount, volume, pending))
     }
 
@@ -101,7 +101,7 @@ impl Mounted {
 /// What a start reads, then, of a branch that is small enough, the rest. None of it is needed for
 /// what is read to be right: it only comes earlier.
 fn fetch_ahead(shared: &Shared, volume: Arc<LazyVolume>, over: CancellationToken) {
-    let whole = volume.info().total_bytes <= shared.settings.background_fill;
+    let whole = volume.description().total_bytes <= shared.settings.mounts.background_fill_bytes;
     shared.tasks.spawn(async move {
         let fetch = async {
             volume.fetch_boot().await?;
@@ -148,7 +148,17 @@ pub(super) async fn here_as(
     }
     let workspace = shared.layout.branch(cell.id);
     let row = cell.row();
-    if row.local == LocalData::None || !workspace.has_overlay() {
+    if row.local == LocalData::None {
+        return Ok(None);
+    }
+    if !workspace.has_overlay() {
+        if !workspace.has_directory() {
+            // It was put aside when the branch was held, or somebody took it away: never is an
+            // empty directory taken for the branch.
+            warn!(branch = %cell.id, name = %cell.name,
+                  "its working directory is gone: it goes on from its last version");
+            cell.update_row(shared, |row| row.local = LocalData::None)?;
+        }
         return Ok(None);
     }
     let mounted = Mounted::found(shared, &workspace, row.head, reading).await?;

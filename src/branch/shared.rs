@@ -17,6 +17,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
+use super::mounting::{self, Mounting};
 use super::news::News;
 use super::server_lease::{ServerLease, Writers};
 use crate::base::clock::Clock;
@@ -28,7 +29,7 @@ use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Compute, Instance, ServerFacts};
 use crate::store::{Key, Store};
-use crate::volume::Volumes;
+use crate::volume::{BlockCache, Volumes};
 
 /// What a server is told about its branches.
 #[derive(Clone, Debug)]
@@ -57,18 +58,6 @@ pub struct Settings {
     pub garbage: Garbage,
     /// Who writes to the store.
     pub writers: Writers,
-    /// STUB
-    pub background_fill: u64,
-    /// STUB
-    pub mounting: Mounting,
-}
-/// How volumes become dbpaths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mounting {
-    /// At once: blocks come when they are read.
-    Lazy,
-    /// As a plain directory, with every block.
-    Eager,
 }
 
 /// The rooms below, as one server uses them.
@@ -91,6 +80,9 @@ pub(super) struct Shared {
     pub(super) catalog: Catalog,
     pub(super) store: Arc<dyn Store>,
     pub(super) volumes: Volumes,
+    pub(super) mounting: Mounting,
+    /// Of blocks, where volumes are mounted lazily.
+    pub(super) cache: Option<Arc<BlockCache>>,
     pub(super) compute: Arc<dyn Compute>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
@@ -125,6 +117,7 @@ impl Shared {
         settings: Settings,
         layout: Layout,
         server: ServerId,
+        mounting: Mounting,
     ) -> Result<Arc<Self>, BranchError> {
         let Parts { catalog, store, compute, clock, metrics } = parts;
         let doors = Doors::new(&settings)?;
@@ -147,10 +140,15 @@ impl Shared {
         }
         let session = ServerId::generate(clock.now());
         let lease = ServerLease::new(server, session, settings.address.clone(), settings.writers);
+        let mounts = &settings.mounts;
+        let (volumes, cache) =
+            mounting::volumes(&store, &clock, mounting, mounts, &settings.data_dir);
         Ok(Arc::new(Self {
+            volumes,
+            mounting,
+            cache,
             lease: Arc::new(lease),
             news: News::default(),
-            volumes: Volumes::new(store.clone(), clock.clone()),
             settings,
             catalog,
             store,
@@ -180,8 +178,10 @@ impl Shared {
         }
     }
 
-    /// STUB
-    pub(super) fn snapshot_interval(&self, _: &BranchRow) -> Option<Duration> { None }
+    /// How often a version is made of a branch that is worked on; `None` is never.
+    pub(super) fn snapshot_interval(&self, _row: &BranchRow) -> Option<Duration> {
+        self.settings.snapshot_every.duration()
+    }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
     /// of asking.

@@ -46,8 +46,6 @@ async fn open(data_dir: &Path) -> Branches {
         clients_max: 100,
         garbage: Default::default(),
         writers: Writers::Several { lease_ttl: Duration::from_secs(60) },
-        background_fill: 0,
-        mounting: super::Mounting::Eager,
     };
     Branches::open(parts, settings).await.unwrap()
 }

@@ -103,7 +103,7 @@ pub(super) async fn make(
     }
     let below = mounted.below();
     if wish.need == Need::IfChanged && !mounted.mount.is_changed() {
-        return Ok(below.info().id);
+        return Ok(below.description().id);
     }
     let begun = tokio::time::Instant::now();
     let sealed = mounted.mount.seal().await?;
@@ -115,10 +115,10 @@ pub(super) async fn make(
             row.local = LocalData::Present { base, saving: Some(wish.id) };
         }
     })?;
-    let mongod = mongod(shared, cell, &below.info().mongod);
+    let mongod = mongod(shared, cell, &below.description().mongod);
     let capture = Capture {
         id: wish.id,
-        parent: Some(below.info().id),
+        parent: Some(below.description().id),
         branch: Some(cell.id),
         cause: wish.cause,
         mongod,
@@ -148,10 +148,10 @@ pub(super) async fn make_for(
     let sealed = mounted.mount.seal().await?;
     let capture = Capture {
         id,
-        parent: Some(below.info().id),
+        parent: Some(below.description().id),
         branch: Some(branch),
         cause: Cause::Recovery,
-        mongod: below.info().mongod.clone(),
+        mongod: below.description().mongod.clone(),
         label: None,
     };
     let captured = shared.volumes.capture_changes(&below, &*sealed as &dyn Changes, capture).await;

@@ -10,8 +10,9 @@ use super::claim::{claim, release};
 use super::life::Life;
 use super::local::Workspace;
 use super::mounted::{self, Mounted};
+use super::mounting::Mounting;
 use super::report::WakeReport;
-use super::shared::{Mounting, Shared};
+use super::shared::Shared;
 use super::BranchError;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
@@ -30,8 +31,9 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     let workspace = shared.layout.branch(cell.id);
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
+    mounted::here(shared, cell).await?;
     let started = match cell.row().local {
-        LocalData::Present { .. } => again(shared, cell, &workspace).await?,
+        LocalData::Present { .. } => again(shared, &workspace).await?,
         LocalData::None => match fresh(shared, cell, &workspace, claim.head.version).await {
             Ok(started) => started,
             Err(error) => {
@@ -57,12 +59,7 @@ struct Started {
 }
 
 /// Starts a mongod on the writes that are here.
-async fn again(
-    shared: &Shared,
-    cell: &Cell,
-    workspace: &Workspace,
-) -> Result<Started, BranchError> {
-    mounted::here(shared, cell).await?;
+async fn again(shared: &Shared, workspace: &Workspace) -> Result<Started, BranchError> {
     let here = Instant::now();
     let (instance, queue) = shared.start_in_turn(workspace).await?;
     Ok(Started { instance, queue, here })
@@ -75,13 +72,13 @@ async fn fresh(
     workspace: &Workspace,
     version: VersionId,
 ) -> Result<Started, BranchError> {
-    match shared.settings.mounting {
+    match shared.mounting {
         Mounting::Lazy => mount(shared, cell, workspace, version).await?,
         Mounting::Eager => restore(shared, workspace, version).await?,
     }
     failpoint("resume.restored");
     let here = Instant::now();
-    let (instance, queue) = match shared.settings.mounting {
+    let (instance, queue) = match shared.mounting {
         Mounting::Lazy => shared.start_in_turn(workspace).await?,
         Mounting::Eager => start_restored(shared, workspace).await?,
     };
@@ -101,7 +98,7 @@ async fn mount(
     version: VersionId,
 ) -> Result<(), BranchError> {
     let volume = shared.volumes.open(version).await?;
-    check_mongod(shared, volume.info())?;
+    check_mongod(shared, volume.description())?;
     cell.set_mounted(Some(Mounted::fresh(shared, workspace, volume).await?));
     Ok(())
 }

@@ -50,8 +50,6 @@ mod scrub;
 mod scrubbing;
 mod server_lease;
 mod stretch;
-mod stub;
-pub use stub::*;
 mod survey;
 #[cfg(test)]
 mod testing;
