@@ -9,11 +9,12 @@ use super::index::Index;
 use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
 use super::reference::Reference;
 use super::stretch::{Found, Stretch};
-use super::upload::Upload;
+use super::upload::{Upload, Uploaded};
 use super::uploads::Running;
 use super::version::{Cause, MongodVersion, Root, Version};
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
+use crate::base::clock::Timestamp;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, VersionId};
 use crate::mount::{Tree, walk};
@@ -39,6 +40,31 @@ pub struct Capture {
     pub mongod: MongodVersion,
     /// What a person calls it.
     pub label: Option<String>,
+}
+
+impl Capture {
+    /// The version that it becomes.
+    pub(super) fn version(
+        self,
+        created: Timestamp,
+        total_bytes: u64,
+        uploaded: Uploaded,
+    ) -> Version {
+        let Self { id, parent, branch, cause, mongod, label } = self;
+        let Uploaded { new_bytes, stored_bytes } = uploaded;
+        Version {
+            id,
+            parent,
+            branch,
+            cause,
+            label,
+            created,
+            mongod,
+            total_bytes,
+            new_bytes,
+            stored_bytes,
+        }
+    }
 }
 
 impl Volumes {
@@ -67,19 +93,10 @@ impl Volumes {
         let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
         let uploaded = upload.finish().await?;
         failpoint("suspend.packs");
-        let version = Version {
-            id: request.id,
-            parent: request.parent,
-            branch: request.branch,
-            cause: request.cause,
-            label: request.label,
-            created: self.clock.now(),
-            mongod: request.mongod,
-            total_bytes: tree.bytes(),
-            new_bytes: uploaded.new_bytes,
-            stored_bytes: uploaded.stored_bytes,
-        };
-        self.finish(&running, Root { version, tree, pages }).await
+        let version = request.version(self.clock.now(), tree.bytes(), uploaded);
+        let root = Root { version, tree, pages };
+        self.finish(&running, &root).await?;
+        Ok(root.version)
     }
 
     /// Makes a version of the same content as `request.parent`, which must be given: nothing but the
@@ -93,25 +110,17 @@ impl Volumes {
         let (running, shared) = self.begin_upload(request.id, Some(parent)).await?;
         let parent = shared.ok_or(VolumeError::Condemned { version: parent })?;
         let Root { version, tree, pages } = self.root(parent).await?;
-        let version = Version {
-            id: request.id,
-            parent: request.parent,
-            branch: request.branch,
-            cause: request.cause,
-            label: request.label,
-            created: self.clock.now(),
-            mongod: request.mongod,
-            total_bytes: version.total_bytes,
-            new_bytes: 0,
-            stored_bytes: 0,
-        };
-        self.finish(&running, Root { version, tree, pages }).await
+        let uploaded = Uploaded { new_bytes: 0, stored_bytes: 0 };
+        let version = request.version(self.clock.now(), version.total_bytes, uploaded);
+        let root = Root { version, tree, pages };
+        self.finish(&running, &root).await?;
+        Ok(root.version)
     }
 
     /// Writes the version, in time.
-    async fn finish(&self, running: &Running, root: Root) -> Result<Version, VolumeError> {
+    pub(super) async fn finish(&self, running: &Running, root: &Root) -> Result<(), VolumeError> {
         running.ensure_in_time(self.clock.now())?;
-        self.write_root(&root).await?;
+        self.write_root(root).await?;
         if let Err(late) = running.ensure_in_time(self.clock.now()) {
             // Some of what it needs may be gone, and no head can be moved to it yet.
             let key = keys::version(root.version.id);
@@ -119,7 +128,7 @@ impl Volumes {
             deleted.map_err(VolumeError::store(|| format!("take {key} back")))?;
             return Err(late);
         }
-        Ok(root.version)
+        Ok(())
     }
 
     async fn write_root(&self, root: &Root) -> Result<(), VolumeError> {

@@ -1,5 +1,6 @@
 //! What can go wrong with a volume.
 
+use std::error::Error;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -149,6 +150,21 @@ impl VolumeError {
             ),
             _ => false,
         }
+    }
+
+    /// Whether an object is not there. Who knows it from a root that was read long ago reads that again.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Store { source: StoreError::NotFound { .. }, .. })
+    }
+
+    /// The error and its causes on one line.
+    pub(super) fn chain(&self) -> String {
+        let (mut text, mut cause) = (self.to_string(), self.source());
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text
     }
 
     /// For `map_err`: the store failed at this.

@@ -40,8 +40,20 @@ pub struct Batch {
     pub wanted: Vec<Wanted>,
 }
 
+impl Batch {
+    /// Bytes that are read.
+    pub fn bytes(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
 /// Puts frames that lie side by side into common reads.
-pub fn plan(mut wanted: Vec<Wanted>) -> Vec<Batch> {
+pub fn plan(wanted: Vec<Wanted>) -> Vec<Batch> {
+    plan_reads(wanted, BATCH_STORED_MAX)
+}
+
+/// The same, with so many bytes at most in a read of several frames.
+pub fn plan_reads(mut wanted: Vec<Wanted>, stored_max: u64) -> Vec<Batch> {
     wanted.sort_unstable_by_key(|w| (w.reference.pack, w.reference.frame.offset, w.file, w.index));
     let mut batches: Vec<Batch> = Vec::new();
     for next in wanted {
@@ -51,7 +63,7 @@ pub fn plan(mut wanted: Vec<Wanted>) -> Vec<Batch> {
             Some(batch)
                 if batch.pack == pack
                     && start <= batch.end + GAP_MAX
-                    && end.max(batch.end) - batch.start <= BATCH_STORED_MAX
+                    && end.max(batch.end) - batch.start <= stored_max
                     && batch.wanted.len() < BATCH_FRAMES_MAX =>
             {
                 batch.end = batch.end.max(end);
@@ -63,6 +75,29 @@ pub fn plan(mut wanted: Vec<Wanted>) -> Vec<Batch> {
     batches
 }
 
+/// Of `following`, in the order of their file, what is read along with `first`: as long as it follows
+/// in the same object, without much between, up to this many bytes and frames of them all.
+pub fn ahead(
+    first: &Wanted,
+    following: impl Iterator<Item = Wanted>,
+    stored_max: u64,
+    frames_max: usize,
+) -> Vec<Wanted> {
+    let Reference { pack, frame } = first.reference;
+    let (start, mut end) = (u64::from(frame.offset), u64::from(frame.end()));
+    let follows = |next: &Wanted| {
+        let (at, next_end) =
+            (u64::from(next.reference.frame.offset), u64::from(next.reference.frame.end()));
+        let near = at >= end && at <= end + GAP_MAX && next_end - start <= stored_max;
+        let follows = next.reference.pack == pack && near;
+        if follows {
+            end = next_end;
+        }
+        follows
+    };
+    following.take_while(follows).take(frames_max.saturating_sub(1)).collect()
+}
+
 /// Reads and decodes the frames of a batch, in the order of `wanted`. `name` says what a file is
 /// called, for errors.
 pub async fn fetch(
@@ -71,6 +106,18 @@ pub async fn fetch(
     batch: &Batch,
     name: impl Fn(&Wanted) -> String + Send + 'static,
 ) -> Result<Vec<Bytes>, VolumeError> {
+    fetch_each(store, kind, batch, name, |_, _| {}).await?.into_iter().collect()
+}
+
+/// The same, where one frame's being bad is nothing to the others. `found` is shown each good one,
+/// on a thread that may block.
+pub async fn fetch_each(
+    store: &dyn Store,
+    kind: PackKind,
+    batch: &Batch,
+    name: impl Fn(&Wanted) -> String + Send + 'static,
+    found: impl Fn(&Wanted, &Bytes) + Send + 'static,
+) -> Result<Vec<Result<Bytes, VolumeError>>, VolumeError> {
     let key = keys::pack(kind, batch.pack);
     let range = batch.start..batch.end;
     let stored = store.read_range(&key, range.clone()).await.map_err(VolumeError::store(|| {
@@ -81,36 +128,44 @@ pub async fn fetch(
     exactly((batch.end - batch.start) as usize, &stored)
         .map_err(VolumeError::damaged(&key, "the bytes that the store gave for a range"))?;
     let (start, wanted) = (batch.start, batch.wanted.clone());
-    let decoded = blocking(move || decode(&stored, start, &wanted));
-    decoded.await.map_err(|(bad, source)| {
-        let wanted = &batch.wanted[bad];
-        let place = format!("at {}, {}", wanted.reference.frame.offset, name(wanted));
-        VolumeError::damaged(&key, &place)(source)
+    blocking(move || {
+        let decoded = decode(&stored, start, &wanted).into_iter().zip(&wanted);
+        let named = decoded.map(|(decoded, wanted)| {
+            let content = decoded.map_err(|source| {
+                let place = format!("at {}, {}", wanted.reference.frame.offset, name(wanted));
+                VolumeError::damaged(&key, &place)(source)
+            })?;
+            found(wanted, &content);
+            Ok(content)
+        });
+        Ok(named.collect())
     })
+    .await
 }
 
-/// The contents; or which of `wanted` is bad, and how.
-fn decode(
-    stored: &Bytes,
-    start: u64,
-    wanted: &[Wanted],
-) -> Result<Vec<Bytes>, (usize, FormatError)> {
-    let mut decompressor = Decompressor::new().map_err(|error| (0, FormatError::invalid(error)))?;
-    let mut contents: Vec<Bytes> = Vec::with_capacity(wanted.len());
+/// The contents, or how they are bad.
+fn decode(stored: &Bytes, start: u64, wanted: &[Wanted]) -> Vec<Result<Bytes, FormatError>> {
+    let mut decompressor = None;
+    let mut contents: Vec<Result<Bytes, FormatError>> = Vec::with_capacity(wanted.len());
     for (place, one) in wanted.iter().enumerate() {
         let frame = one.reference.frame;
         let content = match contents.last() {
             // One frame for many places: equal blocks may be stored once.
-            Some(same) if wanted[place - 1].reference == one.reference => same.clone(),
+            Some(Ok(same)) if wanted[place - 1].reference == one.reference => Ok(same.clone()),
             _ => {
                 let at = (u64::from(frame.offset) - start) as usize;
                 let bytes = stored.slice(at..at + frame.stored as usize);
-                frame.decode(bytes, &mut decompressor).map_err(|error| (place, error))?
+                match &mut decompressor {
+                    Some(decompressor) => frame.decode(bytes, decompressor),
+                    none => Decompressor::new()
+                        .map_err(FormatError::invalid)
+                        .and_then(|new| frame.decode(bytes, none.insert(new))),
+                }
             }
         };
         contents.push(content);
     }
-    Ok(contents)
+    contents
 }
 
 #[cfg(test)]

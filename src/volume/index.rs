@@ -108,7 +108,7 @@ impl Volumes {
     }
 }
 
-fn decode(content: &[u8], covered: u32) -> Result<Page, FormatError> {
+pub fn decode(content: &[u8], covered: u32) -> Result<Page, FormatError> {
     let page = Page::decode(content)?;
     if page.covered() == covered {
         return Ok(page);

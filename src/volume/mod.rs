@@ -5,13 +5,16 @@
 //! delete what nothing needs. The bytes are described in `data/README.md`. Not its job: when to do so,
 //! names and states of branches, running mongod, the catalog.
 //!
-//! Public: [`Volumes`], [`Capture`], [`Version`], [`Head`], [`ServerLease`], [`Project`], [`VolumeError`].
+//! Public: [`Volumes`], [`Capture`], [`Version`], [`LazyVolume`], [`BlockCache`], [`Head`], [`ServerLease`], [`Project`], [`VolumeError`].
 //! Invariant: what a version refers to is in the store as long as the version is, and what a version
 //! holds never changes; bytes are verified before anybody sees them.
 
+mod cache;
 mod capture;
+mod changes;
 mod check;
 mod collect;
+mod compact;
 mod condemned;
 mod envelope;
 mod error;
@@ -30,6 +33,7 @@ mod head;
 mod hostile;
 mod index;
 mod keys;
+mod lazy;
 mod listing;
 mod mark;
 #[cfg(test)]
@@ -42,12 +46,16 @@ mod pin;
 mod project;
 #[cfg(test)]
 mod properties;
+mod reads;
+mod recent;
 mod reference;
 mod restore;
 mod rewrite;
 mod scrub;
 #[cfg(test)]
 mod scrubbing;
+#[cfg(test)]
+mod sealed;
 mod server_lease;
 mod stretch;
 mod survey;
@@ -69,15 +77,18 @@ use crate::base::clock::Clock;
 use crate::base::ids::VersionId;
 use crate::store::{Condition, ETag, Key, Store, StoreError};
 use envelope::Kind;
+use reads::Reads;
 use uploads::Uploads;
 use version::Root;
 
+pub use cache::BlockCache;
 pub use capture::Capture;
 pub use check::Checked;
 pub use collect::{Collect, Collected, Mode, Tally};
 pub use error::VolumeError;
 pub use format::FormatError;
 pub use head::{Head, Origin};
+pub use lazy::{Filled, LazyVolume};
 pub use project::Project;
 pub use restore::Restored;
 pub use scrub::{Damage, Hurt, Scrubbed};
@@ -94,6 +105,7 @@ pub struct Volumes {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     uploads: Arc<Uploads>,
+    reads: Arc<Reads>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,7 +117,12 @@ impl Volumes {
     /// The volumes in this store. Call [`Self::prepare`] once before anything is written. Clones know
     /// of each other's captures; a process makes one for a store, and clones it.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, clock, uploads: Arc::default() }
+        Self { store, clock, uploads: Arc::default(), reads: Arc::default() }
+    }
+
+    /// The same volumes, whose lazy reads go through this cache.
+    pub fn with_cache(self, cache: Arc<BlockCache>) -> Self {
+        Self { reads: Arc::new(Reads::with_cache(cache)), ..self }
     }
 
     /// Marks a new store as Argon's, or makes sure that this Argon understands it.

@@ -12,8 +12,10 @@ pub const PAGE_BLOCKS: usize = 256;
 /// Bytes of a file that one page is for.
 pub const PAGE_COVERS: u64 = (PAGE_BLOCKS * BLOCK_BYTES) as u64;
 
-const MAP_BYTES: usize = PAGE_BLOCKS / 8;
-const SLOT_BYTES: usize = 40;
+/// Bytes of a page's bit map.
+pub const MAP_BYTES: usize = PAGE_BLOCKS / 8;
+/// Bytes of a slot.
+pub const SLOT_BYTES: usize = 40;
 
 /// The references of the blocks of one stretch of a file; `None` is a zero block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,7 +124,8 @@ impl Page {
     }
 }
 
-fn read_slot(
+/// Reads a slot for a block of `raw` bytes: which of the packs it is in, and where.
+pub fn read_slot(
     fields: &mut Fields<'_>,
     packs: &[PackId],
     raw: u32,

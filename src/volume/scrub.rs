@@ -2,7 +2,6 @@
 //! once; where something is wrong, a second look tells whom it hurts.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::sync::Arc;
 
 use super::error::VolumeError;
@@ -112,7 +111,7 @@ impl Scrub {
     }
 
     fn damaged(&mut self, error: VolumeError, hurts: Vec<Hurt>) {
-        let problem = chain(&error);
+        let problem = error.chain();
         if let VolumeError::Damaged { object, .. } | VolumeError::Newer { object, .. } = error {
             self.scrubbed.damages.push(Damage { object, problem, hurts });
         }
@@ -143,7 +142,7 @@ impl Scrub {
             };
             for (bad, error) in volumes.mark_what_reads(root, &mut needed).await? {
                 let place = (PackKind::Pages, bad.reference.pack);
-                self.faults.entry(place).or_insert_with(|| chain(&error));
+                self.faults.entry(place).or_insert_with(|| error.chain());
             }
             readable.push(*id);
         }
@@ -195,7 +194,7 @@ impl Scrub {
                 async move {
                     match volumes.whole_pack(kind, pack, frames).await {
                         Ok(frames) => Ok(((kind, pack), Ok(frames.len() as u64))),
-                        Err(error) if error.is_damage() => Ok(((kind, pack), Err(chain(&error)))),
+                        Err(error) if error.is_damage() => Ok(((kind, pack), Err(error.chain()))),
                         Err(error) => Err(error),
                     }
                 }
@@ -353,14 +352,4 @@ impl Names {
         let bases = self.projects.iter().filter_map(|project| project.base);
         self.heads.iter().map(|head| head.version).chain(bases)
     }
-}
-
-/// The error and its causes on one line.
-fn chain(error: &VolumeError) -> String {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

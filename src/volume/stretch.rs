@@ -10,12 +10,14 @@ use std::sync::Arc;
 use zstd::bulk::Compressor;
 
 use super::error::VolumeError;
+use super::format::FormatError;
 use super::page::{PAGE_COVERS, Page, covered_by};
 use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use crate::base::limits::BLOCK_BYTES;
 use crate::mount::MountError;
 
-static ZEROES: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+/// What a zero block holds.
+pub static ZEROES: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// The part of a file that one index page is for.
 pub struct Stretch {
@@ -75,17 +77,26 @@ impl Stretch {
         block: &[u8],
         compressor: &mut Compressor<'_>,
     ) -> Result<Found, VolumeError> {
-        if block == &ZEROES[..block.len()] {
-            return Ok(Found::Zero);
-        }
-        let hash = blake3::hash(block);
         let before = self.before.as_ref().and_then(|page| *page.slots().get(slot)?);
-        let same = before.filter(|reference| reference.frame.hash == hash);
-        if let Some(reference) = same.or_else(|| self.moved.get(&hash).copied()) {
-            return Ok(Found::Known(reference));
-        }
-        let encoded = Encoded::new(block, hash, compressor)
-            .map_err(|error| MountError::io("compress", &self.path)(io::Error::other(error)))?;
-        Ok(Found::New(encoded))
+        find(block, before.as_ref(), &self.moved, compressor)
+            .map_err(|error| MountError::io("compress", &self.path)(io::Error::other(error)).into())
     }
+}
+
+/// What of a block is in the store: where it was before, or where it may have come from.
+pub fn find(
+    block: &[u8],
+    before: Option<&Reference>,
+    moved: &HashMap<blake3::Hash, Reference>,
+    compressor: &mut Compressor<'_>,
+) -> Result<Found, FormatError> {
+    if block == &ZEROES[..block.len()] {
+        return Ok(Found::Zero);
+    }
+    let hash = blake3::hash(block);
+    let same = before.filter(|reference| reference.frame.hash == hash);
+    if let Some(reference) = same.or_else(|| moved.get(&hash)) {
+        return Ok(Found::Known(*reference));
+    }
+    Ok(Found::New(Encoded::new(block, hash, compressor)?))
 }

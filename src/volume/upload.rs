@@ -65,10 +65,18 @@ impl Upload {
     /// Takes a new index page.
     pub fn page(&mut self, page: &Page) -> Result<Reference, VolumeError> {
         let content = page.encode();
-        let encoded =
-            Compressor::new(ZSTD_LEVEL).map_err(FormatError::invalid).and_then(|mut compressor| {
-                Encoded::new(&content, blake3::hash(&content), &mut compressor)
-            });
+        self.page_content(&content, blake3::hash(&content))
+    }
+
+    /// Takes a new index page with these bytes, of which this is the hash.
+    pub fn page_content(
+        &mut self,
+        content: &[u8],
+        hash: blake3::Hash,
+    ) -> Result<Reference, VolumeError> {
+        let encoded = Compressor::new(ZSTD_LEVEL)
+            .map_err(FormatError::invalid)
+            .and_then(|mut compressor| Encoded::new(content, hash, &mut compressor));
         let key = keys::pack(PackKind::Pages, self.pages.id());
         let reference = self.pages.push(&encoded.map_err(VolumeError::unwritable(&key))?);
         if self.pages.is_full() {
