@@ -92,9 +92,6 @@ pub const GC_PATIENCE: Duration = Duration::from_secs(5 * 60);
 /// replies.
 pub const BOOT_SET_OPEN: Duration = Duration::from_secs(3);
 
-/// How often a version is made of a branch that is worked on, where nothing else is set.
-pub const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(60);
-
 /// How many branches are saved at once when the server stops or starts.
 pub const SAVES_AT_ONCE: usize = 4;
 

@@ -71,7 +71,7 @@ pub(super) async fn release(shared: &Shared, cell: &Cell) {
 pub(super) async fn writable(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Claim, BranchError> {
     match cell.claim() {
         Some(claim) => Ok(claim),
-        None if cell.life().is_some() => refreshed(shared, cell).await,
+        None if cell.life().is_some_and(|life| !life.is_over()) => refreshed(shared, cell).await,
         None => reconcile(shared, cell).await,
     }
 }

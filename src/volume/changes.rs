@@ -204,7 +204,7 @@ impl<'c> Writer<'c> {
             let befores = befores[range.clone()].to_vec();
             let blocks = blocks[range].to_vec();
             self.drain(PARALLEL - 1).await?;
-            let read = self.read(file, &blocks).await?;
+            let read = read(self.changes, file, &blocks).await?;
             let (moved, reads) = (self.moved.clone(), self.below.reads().clone());
             let found = blocking(move || encode(&read, &befores, &moved, &reads));
             let ends = (piece + 1 == pieces).then_some(before.reference);
@@ -213,18 +213,6 @@ impl<'c> Writer<'c> {
             self.pieces.push_back(Piece { file, page, blocks, begins, ends, found });
         }
         Ok(())
-    }
-
-    async fn read(&self, file: usize, blocks: &[u64]) -> Result<Vec<Bytes>, VolumeError> {
-        let entry = &self.changes.tree().files()[file];
-        let read = try_join_all(blocks.iter().map(|block| self.changes.read(file, *block))).await;
-        let read = read.map_err(MountError::io("read", Path::new(entry.path.as_str())))?;
-        for (block, bytes) in blocks.iter().zip(&read) {
-            if bytes.len() != length(entry.bytes, *block) {
-                return Err(VolumeError::Changed { path: entry.path.to_string() });
-            }
-        }
-        Ok(read)
     }
 
     /// Stores what is ready, in order, until at most so many pieces wait.
@@ -312,6 +300,23 @@ fn moved_blocks(changes: &dyn Changes, below: &LazyVolume) -> HashMap<blake3::Ha
         moved.extend(page.blocks().flatten().map(|block| (block.frame.hash, block)));
     }
     moved
+}
+
+/// Not a method: whoever waits for it must not hold what cannot be shared between threads.
+async fn read(
+    changes: &dyn Changes,
+    file: usize,
+    blocks: &[u64],
+) -> Result<Vec<Bytes>, VolumeError> {
+    let entry = &changes.tree().files()[file];
+    let read = try_join_all(blocks.iter().map(|block| changes.read(file, *block))).await;
+    let read = read.map_err(MountError::io("read", Path::new(entry.path.as_str())))?;
+    for (block, bytes) in blocks.iter().zip(&read) {
+        if bytes.len() != length(entry.bytes, *block) {
+            return Err(VolumeError::Changed { path: entry.path.to_string() });
+        }
+    }
+    Ok(read)
 }
 
 /// As long as a file of this size reaches.

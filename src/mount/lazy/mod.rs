@@ -5,11 +5,38 @@
 //! one instant while writes go on. Design: ARCHITECTURE.md, "The lazy mount". Not its job: where
 //! blocks come from and go to, and what a version is.
 
+mod aside;
+mod boot;
+mod content;
+mod fetch;
+mod fs;
+mod live;
+mod log;
+mod names;
+mod node;
+mod overlay;
+mod pages;
+mod probe;
+mod rebase;
+mod record;
+mod recover;
+mod seal;
+mod session;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use live::{LazyMount, overlay_version, probe};
+pub use log::Reading;
+pub use overlay::Usage;
+pub use seal::Sealed;
+pub use session::{mounts_below, unmount_stale};
 
 use super::Tree;
 use crate::base::ids::VersionId;
@@ -56,5 +83,3 @@ pub trait Changes: Send + Sync + fmt::Debug + 'static {
     /// [`Self::tree`] and indexes, ascending. None where this mount saw no start of its own.
     fn boot(&self) -> Option<Vec<(usize, u64)>>;
 }
-mod stub;
-pub use stub::*;

@@ -1,0 +1,4 @@
+//! Real mounts, compared with plain directories and with models.
+
+mod basics;
+mod source;
