@@ -53,7 +53,7 @@ pub struct Block {
     pub bytes: Bytes,
 }
 
-/// A directory could not be read or made.
+/// A directory could not be read, made or mounted.
 #[derive(Debug, Error)]
 pub enum MountError {
     /// The operating system refused.
@@ -88,9 +88,41 @@ pub enum MountError {
         /// The directory.
         path: PathBuf,
     },
+    /// An overlay has lost what it once had on the disk.
+    #[error("{} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The overlay or its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A mount is sealed once at a time.
+    #[error("{} is sealed already", path.display())]
+    SealHeld {
+        /// The overlay.
+        path: PathBuf,
+    },
+    /// A mount goes on only on top of what it was sealed as.
+    #[error("{} was not sealed as the version that is to lie below it", path.display())]
+    NotSealed {
+        /// The overlay.
+        path: PathBuf,
+    },
+    /// FUSE does not work here.
+    #[error("mount {} by FUSE: {reason}", path.display())]
+    Fuse {
+        /// The mount point.
+        path: PathBuf,
+        /// Why not, in one line.
+        reason: String,
+    },
 }
 
 impl MountError {
+    pub(super) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), reason: reason.into() }
+    }
+
     /// Whether the local disk is full or its quota used up.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};

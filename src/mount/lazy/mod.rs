@@ -5,11 +5,37 @@
 //! one instant while writes go on. Design: ARCHITECTURE.md, "The lazy mount". Not its job: where
 //! blocks come from and go to, and what a version is.
 
+mod aside;
+mod boot;
+mod content;
+mod fetch;
+mod fs;
+mod live;
+mod log;
+mod names;
+mod node;
+mod overlay;
+mod pages;
+mod probe;
+mod rebase;
+mod record;
+mod recover;
+mod seal;
+mod session;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use live::{LazyMount, overlay_version, probe};
+pub use overlay::Usage;
+pub use seal::Sealed;
+pub use session::unmount_stale;
 
 use super::Tree;
 use crate::base::ids::VersionId;

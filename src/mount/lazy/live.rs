@@ -1,0 +1,176 @@
+//! A mount and its overlay, as the rooms above see them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+
+use super::fetch::Fetcher;
+use super::fs::Served;
+use super::overlay::{Overlay, Usage};
+use super::seal::Sealed;
+use super::session::{Mounted, Tuning};
+use super::{Source, recover};
+use crate::base::blocking::blocking;
+use crate::base::ids::VersionId;
+use crate::mount::MountError;
+
+/// A version of a volume, mounted for one mongod to read and write. Dropping it unmounts.
+#[derive(Debug)]
+pub struct LazyMount {
+    overlay: Arc<Overlay>,
+    mounted: Mutex<Option<Arc<Mounted>>>,
+    mountpoint: PathBuf,
+}
+
+/// Which version an overlay that was found stands on.
+///
+/// [`MountError::Damaged`] where its log is missing or cannot be read.
+pub fn overlay_version(overlay: &Path) -> Result<VersionId, MountError> {
+    recover::version(overlay)
+}
+
+impl LazyMount {
+    /// Mounts a version with a fresh overlay, a directory that is empty or not there yet; it is on
+    /// the disk when this returns. The mount point is made where it is not there. Blocks; call it on
+    /// a runtime or on one of its blocking threads, as blocks are fetched by its tasks.
+    pub fn create(
+        source: Arc<dyn Source>,
+        overlay: &Path,
+        mountpoint: &Path,
+    ) -> Result<Self, MountError> {
+        Self::mount(Overlay::create(source, overlay)?, mountpoint, Tuning::default())
+    }
+
+    /// Mounts an overlay that was left behind, on the version that [`overlay_version`] names. What
+    /// was synced is there; of the rest what reached the disk. [`MountError::Damaged`] where
+    /// something is not there that was synced. Else as [`Self::create`].
+    pub fn recover(
+        source: Arc<dyn Source>,
+        overlay: &Path,
+        mountpoint: &Path,
+    ) -> Result<Self, MountError> {
+        Self::mount(Overlay::recover(source, overlay)?, mountpoint, Tuning::default())
+    }
+
+    pub(super) fn mount(
+        overlay: Overlay,
+        mountpoint: &Path,
+        tuning: Tuning,
+    ) -> Result<Self, MountError> {
+        let overlay = Arc::new(overlay);
+        let fetcher = Fetcher::new(overlay.clone(), Handle::current());
+        let mounted = Mounted::new(Served::new(fetcher, tuning), mountpoint, tuning)?;
+        let mountpoint = mounted.mountpoint().to_owned();
+        Ok(Self { overlay, mounted: Mutex::new(Some(Arc::new(mounted))), mountpoint })
+    }
+
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
+    /// Whether anything differs from the version below. What the kernel has not written back yet
+    /// does not count.
+    pub fn is_changed(&self) -> bool {
+        self.overlay.is_changed()
+    }
+
+    /// What the overlay takes. Blocks: it looks at each of its files.
+    pub fn usage(&self) -> Result<Usage, MountError> {
+        self.overlay.usage()
+    }
+
+    /// mongod has started and answered its first queries: what is read from now on is not part of a
+    /// start.
+    pub fn boot_done(&self) {
+        self.overlay.boot.done();
+    }
+
+    /// Seals all files at one instant: first the kernel writes back what it kept, then writes wait
+    /// for some milliseconds ([`Sealed::pause`]). [`MountError::SealHeld`] while an earlier seal is
+    /// neither dropped nor the version below.
+    pub async fn seal(&self) -> Result<Arc<Sealed>, MountError> {
+        let (mounted, overlay) = (self.mounted(), self.overlay.clone());
+        blocking(move || {
+            if let Some(mounted) = mounted {
+                let failed = MountError::io("write back", mounted.mountpoint());
+                mounted.flush().map_err(failed)?;
+            }
+            overlay.seal()
+        })
+        .await
+    }
+
+    /// The version below is from now on the one that was made of `sealed`; `source` has its tree.
+    /// That is on the disk before it is so in memory; after an error nothing has changed, and it may
+    /// be tried again. [`MountError::NotSealed`] where the two do not fit or the seal has ended.
+    pub async fn rebase(
+        &self,
+        sealed: &Arc<Sealed>,
+        source: Arc<dyn Source>,
+    ) -> Result<(), MountError> {
+        let (overlay, sealed) = (self.overlay.clone(), sealed.clone());
+        blocking(move || overlay.rebase(&sealed, source)).await
+    }
+
+    /// Unmounts, puts the log on the disk and closes the overlay's files. Who still uses the mount
+    /// gets errors from now on. A second call does nothing.
+    pub async fn unmount(&self) -> Result<(), MountError> {
+        let (mounted, overlay) = (self.take(), self.overlay.clone());
+        blocking(move || end(mounted, &overlay)).await
+    }
+
+    fn mounted(&self) -> Option<Arc<Mounted>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn take(&self) -> Option<Arc<Mounted>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn end(mounted: Option<Arc<Mounted>>, overlay: &Overlay) -> Result<(), MountError> {
+    let Some(mounted) = mounted else { return Ok(()) };
+    let unmounted = mounted.unmount();
+    let closed = overlay.close();
+    unmounted.and(closed)
+}
+
+impl Drop for LazyMount {
+    fn drop(&mut self) {
+        let mounted = self.take();
+        if let Err(error) = end(mounted, &self.overlay) {
+            tracing::warn!(%error, "a mount that is no longer used stays");
+        }
+    }
+}
+
+/// Whether FUSE works for this process below `directory`: mounts a tiny volume there, reads and
+/// writes it, and takes it away. [`MountError::Fuse`] says in one line why not. Blocks; call it on a
+/// runtime or one of its blocking threads.
+pub fn probe(directory: &Path) -> Result<(), MountError> {
+    let folder = directory.join(format!("probe-{}", std::process::id()));
+    let (overlay, mountpoint) = (folder.join("overlay"), folder.join("mount"));
+    let tried = try_out(&overlay, &mountpoint);
+    // What stays of it does no harm; the error that is returned says more.
+    let _ = fs::remove_dir_all(&folder);
+    tried
+}
+
+fn try_out(overlay: &Path, mountpoint: &Path) -> Result<(), MountError> {
+    let mount = LazyMount::create(Arc::new(super::probe::Nothing::new()), overlay, mountpoint)?;
+    let file = mount.mountpoint().join("probe");
+    let works = fs::write(&file, super::probe::TEXT).and_then(|()| fs::read_to_string(&file));
+    let reason = match works {
+        Ok(text) if text == super::probe::TEXT => None,
+        Ok(_) => Some("it reads back something else than was written".to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    end(mount.take(), &mount.overlay)?;
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(MountError::Fuse { path: mountpoint.to_owned(), reason }),
+    }
+}
