@@ -33,10 +33,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use live::{LazyMount, overlay_version, probe};
-pub use log::Reading;
 pub use overlay::Usage;
 pub use seal::Sealed;
-pub use session::{mounts_below, unmount_stale};
+pub use session::unmount_stale;
 
 use super::Tree;
 use crate::base::ids::VersionId;

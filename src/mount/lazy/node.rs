@@ -229,6 +229,11 @@ impl State {
         Self { bytes, origin, source_bytes: bytes, ..Self::default() }
     }
 
+    /// The data file has something that the log does not say.
+    pub(super) fn is_unsaid(&self) -> bool {
+        self.has_data && (self.floor.is_none() || !self.unlogged.is_empty())
+    }
+
     pub(super) fn is_local(&self, page: u64) -> bool {
         page * PAGE_BYTES >= self.source_bytes || self.present.has(page)
     }

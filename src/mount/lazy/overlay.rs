@@ -318,14 +318,19 @@ impl Overlay {
         Ok(usage)
     }
 
-    /// Ends the overlay: changes are refused, and its files are closed.
+    /// Ends the overlay: changes are refused, what was written is put on the disk, and its files are
+    /// closed.
     pub(super) fn close(&self) -> Result<(), MountError> {
         let gate = self.close_gate();
         self.closed.store(true, Ordering::Release);
         drop(gate);
-        let synced = self.sync_log().map_err(MountError::io("write", &self.directory));
+        let nodes: Vec<Arc<Node>> =
+            self.names().walk().iter().map(|(_, entry)| entry.node.clone()).collect();
+        let unsaid = |node: &&Arc<Node>| node.read().is_ok_and(|state| state.is_unsaid());
+        let synced = nodes.iter().filter(unsaid).try_for_each(|node| self.fsync(node));
+        let synced = synced.and_then(|()| self.sync_log());
         self.names().nodes().for_each(|node| node.close());
-        synced
+        synced.map_err(MountError::io("put on the disk", &self.directory))
     }
 }
 

@@ -41,7 +41,7 @@ impl Overlay {
         let gate = self.close_gate();
         let unchanged = !self.is_changed_since_seal();
         // Where writes go on, they wait for the memory alone.
-        let gate = if unchanged { Some(gate) } else { None };
+        let gate = unchanged.then_some(gate);
         let dirty = if unchanged { Dirty::No } else { Dirty::Yes };
         self.rewrite(|overlay| snapshot::records(&overlay.names(), version, dirty, Some(&places)))
             .map_err(failed())?;

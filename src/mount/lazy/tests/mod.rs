@@ -1,4 +1,6 @@
 //! Real mounts, compared with plain directories and with models.
 
 mod basics;
+mod random;
 mod source;
+mod twin;

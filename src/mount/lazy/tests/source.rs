@@ -126,6 +126,9 @@ impl Source for Memory {
 /// Whether FUSE works here. Where it must, it not working is a failure.
 pub(super) fn works() -> bool {
     let temporary = tempfile::tempdir().unwrap();
+    let own = tokio::runtime::Handle::try_current().is_err();
+    let own = own.then(|| tokio::runtime::Runtime::new().unwrap());
+    let _entered = own.as_ref().map(tokio::runtime::Runtime::enter);
     match super::super::probe(temporary.path()) {
         Ok(()) => true,
         Err(error) => {
