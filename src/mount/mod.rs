@@ -123,6 +123,11 @@ impl MountError {
         Self::Damaged { path: path.to_owned(), reason: reason.into() }
     }
 
+    /// Whether what was written on a lazy mount cannot be read in full.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. })
+    }
+
     /// Whether the local disk is full or its quota used up.
     pub fn is_full(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::fetch::Fetcher;
 use super::fs::Served;
+use super::log::Reading;
 use super::overlay::{Overlay, Usage};
 use super::seal::Sealed;
 use super::session::{Mounted, Tuning};
@@ -27,8 +28,8 @@ pub struct LazyMount {
 /// Which version an overlay that was found stands on.
 ///
 /// [`MountError::Damaged`] where its log is missing or cannot be read.
-pub fn overlay_version(overlay: &Path) -> Result<VersionId, MountError> {
-    recover::version(overlay)
+pub fn overlay_version(overlay: &Path, reading: Reading) -> Result<VersionId, MountError> {
+    recover::version(overlay, reading)
 }
 
 impl LazyMount {
@@ -50,8 +51,10 @@ impl LazyMount {
         source: Arc<dyn Source>,
         overlay: &Path,
         mountpoint: &Path,
+        reading: Reading,
     ) -> Result<Self, MountError> {
-        Self::mount(Overlay::recover(source, overlay)?, mountpoint, Tuning::default())
+        let overlay = Overlay::recover(source, overlay, reading)?;
+        Self::mount(overlay, mountpoint, Tuning::default())
     }
 
     pub(super) fn mount(
@@ -75,6 +78,11 @@ impl LazyMount {
     /// does not count.
     pub fn is_changed(&self) -> bool {
         self.overlay.is_changed()
+    }
+
+    /// Whether the mount is there and answers.
+    pub fn is_serving(&self) -> bool {
+        self.mounted().is_some_and(|mounted| mounted.is_served())
     }
 
     /// What the overlay takes. Blocks: it looks at each of its files.

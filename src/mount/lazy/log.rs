@@ -23,6 +23,15 @@ const REWRITE_BYTES_MIN: u64 = 1024 * 1024;
 /// How much longer than after it was last written anew a log may become.
 const REWRITE_FACTOR: u64 = 4;
 
+/// How much of what was left behind is to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// All that was synced.
+    Whole,
+    /// What comes before the first damage: for somebody who wants what can be had.
+    UpToDamage,
+}
+
 /// The open log.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -228,7 +237,7 @@ fn put_in_place(path: &Path) -> io::Result<()> {
 }
 
 /// The records of a log and where they end; a torn end is left out.
-pub(super) fn read(directory: &Path) -> Result<(Vec<Record>, u64), MountError> {
+pub(super) fn read(directory: &Path, reading: Reading) -> Result<(Vec<Record>, u64), MountError> {
     let path = directory.join("log");
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -250,7 +259,7 @@ pub(super) fn read(directory: &Path) -> Result<(Vec<Record>, u64), MountError> {
         (from + 1..bytes.len())
             .any(|later| framed(&bytes, later).is_some_and(|(_, synced)| synced > from as u64))
     };
-    if lost(at) {
+    if reading == Reading::Whole && lost(at) {
         return Err(MountError::damaged(&path, format!("bad record at byte {at}")));
     }
     if !matches!(records.first(), Some(Record::Base { .. })) {
@@ -295,11 +304,11 @@ mod tests {
         log.sync().unwrap();
         log.append(Record::Remove { node: 4 }).unwrap();
         drop(log);
-        let (records, end) = read(temporary.path()).unwrap();
+        let (records, end) = read(temporary.path(), Reading::Whole).unwrap();
         assert_eq!(said(records), [base(), Record::Dirty, Record::Remove { node: 4 }]);
         let log = Log::open(temporary.path(), end).unwrap();
         log.append(Record::Remove { node: 5 }).unwrap();
-        let (records, _) = read(temporary.path()).unwrap();
+        let (records, _) = read(temporary.path(), Reading::Whole).unwrap();
         assert_eq!(said(records).len(), 4);
     }
 
@@ -311,7 +320,7 @@ mod tests {
         log.append(Record::Remove { node: 2 }).unwrap();
         log.replace(&[base(), Record::Dirty]).unwrap();
         log.append(Record::Remove { node: 3 }).unwrap();
-        let (records, _) = read(temporary.path()).unwrap();
+        let (records, _) = read(temporary.path(), Reading::Whole).unwrap();
         let removed = |node| Record::Remove { node };
         assert_eq!(said(records), [base(), Record::Dirty, removed(2), removed(3)]);
     }
@@ -331,7 +340,7 @@ mod tests {
             let mut gap = unsynced.clone();
             gap[at] ^= 0x10;
             fs::write(&path, &gap).unwrap();
-            let (records, _) = read(temporary.path()).unwrap();
+            let (records, _) = read(temporary.path(), Reading::Whole).unwrap();
             assert_eq!(said(records).len(), 1 + (at - beginning) / (FRAME + 9), "byte {at}");
         }
         fs::write(&path, &unsynced).unwrap();
@@ -341,7 +350,7 @@ mod tests {
             let mut flipped = synced.clone();
             flipped[at] ^= 0x10;
             fs::write(&path, &flipped).unwrap();
-            match read(temporary.path()) {
+            match read(temporary.path(), Reading::Whole) {
                 Err(MountError::Damaged { .. }) => assert!(at < unsynced.len()),
                 // Only the last marker is lost, which says nothing of its own.
                 Ok((records, _)) => assert!(at >= unsynced.len() && said(records).len() == 4),
@@ -350,7 +359,7 @@ mod tests {
         }
         for length in unsynced.len()..synced.len() {
             fs::write(&path, &synced[..length]).unwrap();
-            assert_eq!(said(read(temporary.path()).unwrap().0).len(), 4);
+            assert_eq!(said(read(temporary.path(), Reading::Whole).unwrap().0).len(), 4);
         }
     }
 }

@@ -33,9 +33,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use live::{LazyMount, overlay_version, probe};
+pub use log::Reading;
 pub use overlay::Usage;
 pub use seal::Sealed;
-pub use session::unmount_stale;
+pub use session::{mounts_below, unmount_stale};
 
 use super::Tree;
 use crate::base::ids::VersionId;

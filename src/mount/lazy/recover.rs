@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::Source;
 use super::boot::Boot;
-use super::log::{self, Log};
+use super::log::{self, Log, Reading};
 use super::names::{Kind, Names, Replace};
 use super::node::{Node, Origin, State};
 use super::overlay::{Overlay, data_path, empty_names, files_in};
@@ -37,8 +37,8 @@ struct Replay {
 }
 
 /// Which version an overlay stands on.
-pub(super) fn version(directory: &Path) -> Result<VersionId, MountError> {
-    let (records, _) = log::read(directory)?;
+pub(super) fn version(directory: &Path, reading: Reading) -> Result<VersionId, MountError> {
+    let (records, _) = log::read(directory, reading)?;
     base(directory, &records)
 }
 
@@ -55,8 +55,12 @@ fn damaged(directory: &Path, reason: impl Into<String>) -> MountError {
 
 impl Overlay {
     /// Reads an overlay. What was synced is there; of the rest what the disk has of it. Blocks.
-    pub(super) fn recover(source: Arc<dyn Source>, directory: &Path) -> Result<Self, MountError> {
-        let (records, end) = log::read(directory)?;
+    pub(super) fn recover(
+        source: Arc<dyn Source>,
+        directory: &Path,
+        reading: Reading,
+    ) -> Result<Self, MountError> {
+        let (records, end) = log::read(directory, reading)?;
         let version = base(directory, &records)?;
         if version != source.version() {
             let reason = format!("it stands on version {version}, not {}", source.version());

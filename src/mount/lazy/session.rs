@@ -78,6 +78,13 @@ impl Mounted {
         &self.mountpoint
     }
 
+    /// Whether anybody answers: not after somebody has aborted the connection or taken the mount
+    /// away.
+    pub(super) fn is_served(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
     /// Sends what the kernel keeps back to the overlay.
     pub(super) fn flush(&self) -> io::Result<()> {
         let root = fs::File::open(&self.mountpoint)?;
@@ -181,15 +188,17 @@ pub(super) fn disk(directory: &Path) -> io::Result<libc::statvfs> {
 /// Detaches what mounts of an earlier server are still there below a directory, and says how many
 /// there were. Their files give I/O errors. Not to be called while a mount below it is in use.
 pub fn unmount_stale(below: &Path) -> Result<usize, MountError> {
+    let found = mounts_below(below)?;
+    found.iter().try_for_each(|mountpoint| detach(mountpoint).map(drop))?;
+    Ok(found.len())
+}
+
+/// Where lazy mounts are below a directory, served or not; the last one first.
+pub fn mounts_below(below: &Path) -> Result<Vec<PathBuf>, MountError> {
     let list = Path::new("/proc/self/mountinfo");
     let text = fs::read(list).map_err(MountError::io("read", list))?;
     let below = below.canonicalize().unwrap_or_else(|_| below.to_owned());
-    let mut count = 0;
-    for mountpoint in stale(&text, &below) {
-        detach(&mountpoint)?;
-        count += 1;
-    }
-    Ok(count)
+    Ok(stale(&text, &below))
 }
 
 /// Our mounts below a directory, the last one first.

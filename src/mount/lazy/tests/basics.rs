@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::super::{Changes, LazyMount, overlay_version};
+use super::super::{Changes, LazyMount, Reading, overlay_version};
 use super::source::{Memory, pattern, read_all, works};
 use crate::base::blocking::blocking;
 
@@ -65,10 +65,10 @@ async fn a_version_is_read_written_sealed_and_found_again() {
 
     mount.unmount().await.unwrap();
     assert_eq!(
-        overlay_version(&overlay).unwrap(),
+        overlay_version(&overlay, Reading::Whole).unwrap(),
         crate::base::ids::VersionId::from_bytes([2; 16])
     );
-    let mount = LazyMount::recover(next.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::recover(next.clone(), &overlay, &mnt, Reading::Whole).unwrap();
     assert!(mount.is_changed());
     let root = mnt.clone();
     assert_eq!(blocking(move || read_all(&root)).await, now);
@@ -79,7 +79,7 @@ async fn a_version_is_read_written_sealed_and_found_again() {
     mount.rebase(&sealed, last.clone()).await.unwrap();
     assert!(!mount.is_changed());
     mount.unmount().await.unwrap();
-    let mount = LazyMount::recover(last, &overlay, &mnt).unwrap();
+    let mount = LazyMount::recover(last, &overlay, &mnt, Reading::Whole).unwrap();
     assert!(!mount.is_changed(), "the log says that nothing was changed since");
     drop(mount);
     assert_eq!(fs::read_dir(&mnt).unwrap().count(), 0, "unmounted");

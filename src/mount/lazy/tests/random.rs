@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::super::{LazyMount, Sealed};
+use super::super::{LazyMount, Reading, Sealed};
 use super::source::{Files, Memory, Random, pattern, read_all, works};
 use super::twin::{Op, Outcome, Profile, Side};
 
@@ -175,7 +175,7 @@ impl Run {
         self.runtime.block_on(mount.unmount()).unwrap();
         drop(mount);
         let _entered = self.runtime.enter();
-        let recovered = LazyMount::recover(self.source.clone(), &self.overlay, &self.ours.root);
+        let recovered = LazyMount::recover(self.source.clone(), &self.overlay, &self.ours.root, Reading::Whole);
         self.mount =
             Some(recovered.unwrap_or_else(|error| panic!("{}: {error}", self.context(step))));
         self.compare(step);
