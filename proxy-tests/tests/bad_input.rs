@@ -171,7 +171,7 @@ async fn an_address_that_leads_nowhere_is_named_by_the_first_command() -> Result
     }
     for arguments in [
         ["branch", "show", "none"],
-        ["branch", "suspend", "--wait", "none"],
+        ["branch", "suspend", "none"],
         ["branch", "list-versions", "none"],
     ] {
         let failure = server.cli().fail(&arguments)?;

@@ -95,8 +95,8 @@ async fn validate(client: &Client) -> Result<()> {
 async fn versions_made_under_load_hold_a_prefix_of_what_was_acknowledged() -> Result<()> {
     let server = Server::start()?;
     server.project("demo")?;
-    let dev = driver::connect(&server.branch("dev", &["--empty", "--idle-timeout", "never"])?.uri);
-    let dev = dev.await?;
+    let uri = server.branch("dev", &["--empty", "--idle-timeout", "never"])?.uri;
+    let dev = driver::connect(&uri).await?;
     let writer = Writer::start(&dev);
     writer.until_written(20).await?;
     let mut made = Vec::new();
