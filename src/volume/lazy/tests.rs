@@ -1,3 +1,5 @@
+//! Lazy volumes against whole captures and restores, and what they ask of the store.
+
 use std::collections::BTreeMap;
 
 use tokio_util::sync::CancellationToken;
