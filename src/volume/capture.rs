@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::boot::carry;
 use super::error::VolumeError;
+use super::fetch::Wanted;
 use super::index::Index;
 use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
 use super::reference::Reference;
@@ -90,11 +92,12 @@ impl Volumes {
             None => None,
         };
         let mut upload = Upload::new(self.clone(), format!("version {}", request.id));
-        let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload).await?;
+        let mut boot = Inherited::new(parent.as_ref(), &tree);
+        let pages = store_blocks(&root, &tree, parent.as_ref(), &mut upload, &mut boot).await?;
         let uploaded = upload.finish().await?;
         failpoint("suspend.packs");
         let version = request.version(self.clock.now(), tree.bytes(), uploaded);
-        let root = Root { version, tree, pages };
+        let root = Root { version, tree, pages, boot: boot.blocks };
         self.finish(&running, &root).await?;
         Ok(root.version)
     }
@@ -109,10 +112,10 @@ impl Volumes {
         let parent = request.parent.ok_or(VolumeError::NoVersion { version: request.id })?;
         let (running, shared) = self.begin_upload(request.id, Some(parent)).await?;
         let parent = shared.ok_or(VolumeError::Condemned { version: parent })?;
-        let Root { version, tree, pages } = self.root(parent).await?;
-        let uploaded = Uploaded { new_bytes: 0, stored_bytes: 0 };
-        let version = request.version(self.clock.now(), version.total_bytes, uploaded);
-        let root = Root { version, tree, pages };
+        let Root { version, tree, pages, boot } = self.root(parent).await?;
+        let nothing = Uploaded::default();
+        let version = request.version(self.clock.now(), version.total_bytes, nothing);
+        let root = Root { version, tree, pages, boot };
         self.finish(&running, &root).await?;
         Ok(root.version)
     }
@@ -149,6 +152,7 @@ async fn store_blocks(
     tree: &Tree,
     parent: Option<&Index>,
     upload: &mut Upload,
+    boot: &mut Inherited,
 ) -> Result<Vec<Vec<Option<Reference>>>, VolumeError> {
     let moved = Arc::new(parent.map(|parent| moved_blocks(tree, parent)).unwrap_or_default());
     let mut pages: Vec<Vec<_>> = vec![Vec::new(); tree.files().len()];
@@ -184,12 +188,48 @@ async fn store_blocks(
                 Found::New(block) => Some(upload.block(&block).await?),
             });
         }
+        boot.page(place, page, &slots);
         let page = Page::new(covered_by(tree.files()[place].bytes, page), slots);
         pages[place].push(match before {
             _ if page.is_zero() => None,
             Some((same, reference)) if **same == page => Some(*reference),
             _ => Some(upload.page(&page)?),
         });
+    }
+}
+
+/// The parent's boot set, as far as its blocks are there still.
+struct Inherited {
+    before: Vec<Wanted>,
+    /// What is known to be there, as the pages went by.
+    blocks: Vec<Wanted>,
+}
+
+impl Inherited {
+    fn new(parent: Option<&Index>, tree: &Tree) -> Self {
+        let files = tree.files();
+        let here = |one: &Wanted| {
+            let path = &parent?.root.tree.files()[one.file].path;
+            let file = files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+            Some(Wanted { file, ..*one })
+        };
+        let before = parent.map(|parent| parent.root.boot.as_slice()).unwrap_or_default();
+        let mut before: Vec<_> = before.iter().filter_map(here).collect();
+        before.sort_unstable_by_key(|one| (one.file, one.index));
+        Self { before, blocks: Vec::new() }
+    }
+
+    /// A page of the new version; they come in order.
+    fn page(&mut self, file: usize, page: u64, slots: &[Option<Reference>]) {
+        let first = page * PAGE_BLOCKS as u64;
+        let start = self.before.partition_point(|one| (one.file, one.index) < (file, first));
+        let before = self.before[start..].iter();
+        let its =
+            before.take_while(|one| one.file == file && one.index < first + slots.len() as u64);
+        self.blocks.extend(its.filter_map(|one| {
+            let now = slots[(one.index - first) as usize]?;
+            Some(Wanted { reference: carry(Some(&one.reference), now), ..*one })
+        }));
     }
 }
 

@@ -14,12 +14,13 @@ use super::compact::CompactPage;
 use super::error::VolumeError;
 use super::format::FormatError;
 use super::lazy::{KnownPage, LazyVolume, Pages};
+use super::next_boot::{inherited, next_boot};
 use super::page::{PAGE_BLOCKS, Page, covered_by, pages_of};
 use super::reads::Reads;
 use super::reference::{Reference, ZSTD_LEVEL};
 use super::stretch::{Found, find};
-use super::upload::Upload;
-use super::version::{Root, Version};
+use super::upload::{Upload, Uploaded};
+use super::version::Version;
 use super::{Volumes, keys};
 use crate::base::blocking::blocking;
 use crate::base::failpoint::failpoint;
@@ -59,17 +60,23 @@ impl Volumes {
         let upload = Upload::new(self.clone(), format!("version {}", request.id));
         let mut writer = Writer::new(below, changes, sharing, upload);
         writer.write().await?;
-        let Writer { pages, upload, .. } = writer;
+        let Writer { pages, mut upload, .. } = writer;
+        let tree = changes.tree().clone();
+        let draft = request.clone().version(self.clock.now(), tree.bytes(), Uploaded::default());
+        let pages = Pages::new(pages, Vec::new());
+        let mut next = LazyVolume::with_pages(self.clone(), draft, tree, pages);
+        let before = match sharing {
+            Sharing::All => inherited(below, changes),
+            Sharing::Nothing => Vec::new(),
+        };
+        let boot = next_boot(&next, changes.boot(), before, &mut upload).await?;
+        next.pages().set_boot(boot);
         let uploaded = upload.finish().await?;
         failpoint("suspend.packs");
-        let tree = changes.tree().clone();
-        let version = request.version(self.clock.now(), tree.bytes(), uploaded);
-        let references = |pages: &Vec<KnownPage>| pages.iter().map(|page| page.reference).collect();
-        let root = Root { version, tree, pages: pages.iter().map(references).collect() };
+        next.describe(request.version(self.clock.now(), next.tree().bytes(), uploaded));
+        let root = next.root();
         self.finish(&running, &root).await?;
-        let (version, pages) = (root.version.clone(), Pages::new(pages));
-        let lazy = LazyVolume::with_pages(self.clone(), root.version, root.tree, pages);
-        Ok((version, Arc::new(lazy)))
+        Ok((root.version, Arc::new(next)))
     }
 }
 

@@ -36,15 +36,22 @@ impl Volumes {
             .map(|((kind, pack), frames)| self.clone().check_table(kind, pack, frames))
             .collect();
         let objects = parallel(PARALLEL, tables).await?.len() as u64;
-        let source = Arc::new(VolumeSource::new(self.clone(), index));
+        let boot = VolumeSource::of(self.clone(), index.root.tree.clone(), index.root.boot.clone());
+        self.check_blocks(boot).await?;
+        let blocks = self.check_blocks(VolumeSource::new(self.clone(), index)).await?;
+        Ok(Checked { objects, blocks })
+    }
+
+    /// Reads and verifies every block; gives how many there are.
+    async fn check_blocks(&self, source: VolumeSource) -> Result<u64, VolumeError> {
+        let source = Arc::new(source);
         let reads: Vec<_> = (0..source.batches())
             .map(|batch| {
                 let source = source.clone();
                 async move { Ok::<_, VolumeError>(source.fetch(batch).await?.len() as u64) }
             })
             .collect();
-        let blocks = parallel(PARALLEL, reads).await?.into_iter().sum();
-        Ok(Checked { objects, blocks })
+        Ok(parallel(PARALLEL, reads).await?.into_iter().sum())
     }
 
     async fn check_table(
@@ -87,7 +94,7 @@ pub(super) fn frames_of(index: &Index) -> BTreeMap<(PackKind, PackId), Vec<Frame
     let pages = index.root.pages.iter().flatten().flatten().copied();
     let pages = pages.map(|reference| (PackKind::Pages, reference));
     let files = 0..index.root.tree.files().len();
-    let blocks = files.flat_map(|file| index.blocks(file));
+    let blocks = files.flat_map(|file| index.blocks(file)).chain(index.root.boot.iter().copied());
     let blocks = blocks.map(|wanted| (PackKind::Blocks, wanted.reference));
     let mut packs = BTreeMap::<_, Vec<_>>::new();
     for (kind, Reference { pack, frame }) in pages.chain(blocks) {

@@ -12,6 +12,7 @@ use zstd::bulk::Compressor;
 
 use super::condemned::Condemned;
 use super::envelope::{self, Kind};
+use super::fetch::Wanted;
 use super::hostile;
 use super::pack::{PackKind, PackWriter};
 use super::page::{PAGE_COVERS, Page};
@@ -95,17 +96,25 @@ fn example() -> Example {
     let mut encode =
         |bytes: &[u8]| Encoded::new(bytes, blake3::hash(bytes), &mut compressor).unwrap();
     let mut references: Vec<Vec<Option<Reference>>> = Vec::new();
+    let mut firsts: Vec<Reference> = Vec::new();
     for (_, content) in files() {
         let of_file = content.chunks(PAGE_COVERS as usize).map(|stretch| {
             let blocks = stretch.chunks(BLOCK_BYTES);
             let zeroes = [0; BLOCK_BYTES];
             let slots = blocks
                 .map(|block| (block != &zeroes[..block.len()]).then(|| packs.push(&encode(block))));
-            let page = Page::new(stretch.len() as u32, slots.collect());
+            let slots: Vec<_> = slots.collect();
+            firsts.extend(slots[0]);
+            let page = Page::new(stretch.len() as u32, slots);
             (!page.is_zero()).then(|| pages.push(&encode(&page.encode())))
         });
         references.push(of_file.collect());
     }
+    // The first block of the large file where it is, and its third one again in a pack of its own.
+    let mut again = PackWriter::new(PackKind::Blocks, PackId::from_bytes([11; 16]));
+    let third = encode(&files()[0].1[2 * BLOCK_BYTES..3 * BLOCK_BYTES]);
+    let boot = [(0, firsts[0]), (2, again.push(&third))];
+    let boot = boot.map(|(index, reference)| Wanted { reference, file: 0, index }).to_vec();
     let path = |text| VolumePath::new(text).unwrap();
     let directories = ["_tmp", "journal"];
     let directories =
@@ -128,7 +137,7 @@ fn example() -> Example {
         new_bytes: 3 * BLOCK_BYTES as u64 + 4_465,
         stored_bytes: 1_234,
     };
-    let root = Root { version, tree, pages: references };
+    let root = Root { version, tree, pages: references, boot };
     let objects = BTreeMap::from([
         (keys::marker(), envelope::seal(Kind::Format, &Marker { layout: LAYOUT }).unwrap()),
         (keys::condemned(), condemned().seal().unwrap()),
@@ -138,6 +147,7 @@ fn example() -> Example {
         (keys::server(full_lease().server), envelope::seal(Kind::Server, &full_lease()).unwrap()),
         (keys::pin(pin().version), envelope::seal(Kind::Pin, &pin()).unwrap()),
         (keys::pack(PackKind::Blocks, packs.id()), packs.finish()),
+        (keys::pack(PackKind::Blocks, again.id()), again.finish()),
         (keys::pack(PackKind::Pages, pages.id()), pages.finish()),
     ]);
     Example { objects, root }
@@ -184,7 +194,7 @@ async fn the_golden_files_are_read_as_what_was_written() {
     assert_eq!(volumes.root(root.version.id).await.unwrap(), root);
     let (lease, _) = volumes.server_lease(full_lease().server).await.unwrap().unwrap();
     assert_eq!(lease, full_lease());
-    assert_eq!(volumes.check(root.version.id).await.unwrap().objects, 2);
+    assert_eq!(volumes.check(root.version.id).await.unwrap().objects, 3);
 
     let temporary = tempfile::tempdir().unwrap();
     volumes.restore(root.version.id, temporary.path()).await.unwrap();
@@ -254,6 +264,8 @@ fn documents_have_the_types_of_the_format() {
         ("stored_bytes", Int64),
         ("directories", Array),
         ("files", Array),
+        ("boot", Binary),
+        ("boot_blocks", Binary),
     ];
     let list = check(Kind::Condemned, &keys::condemned(), &[("ran_ms", Int64), ("objects", Array)]);
     let entry = list.get_array("objects").unwrap()[0].as_document().unwrap();

@@ -133,7 +133,10 @@ impl Volumes {
     }
 }
 
-/// The pages of a version that no version before it has; they are marked.
+/// The pages of a version that no version before it has; they are marked, and the boot set's blocks.
 fn new_pages(root: &Root, needed: &mut Needed) -> Vec<Wanted> {
+    for block in &root.boot {
+        needed.add(PackKind::Blocks, &block.reference);
+    }
     root.wanted_pages().filter(|page| needed.add(PackKind::Pages, &page.reference)).collect()
 }

@@ -9,6 +9,7 @@
 //! Invariant: what a version refers to is in the store as long as the version is, and what a version
 //! holds never changes; bytes are verified before anybody sees them.
 
+mod boot;
 mod cache;
 mod capture;
 mod changes;
@@ -40,6 +41,7 @@ mod mark;
 mod memory;
 #[cfg(test)]
 mod model;
+mod next_boot;
 mod pack;
 mod page;
 mod pin;
@@ -88,7 +90,7 @@ pub use collect::{Collect, Collected, Mode, Tally};
 pub use error::VolumeError;
 pub use format::FormatError;
 pub use head::{Head, Origin};
-pub use lazy::{Filled, LazyVolume};
+pub use lazy::{BootFetched, Filled, LazyVolume};
 pub use project::Project;
 pub use restore::Restored;
 pub use scrub::{Damage, Hurt, Scrubbed};

@@ -7,6 +7,7 @@ use proptest::option;
 use proptest::prelude::*;
 use zstd::bulk::{Compressor, Decompressor};
 
+use super::fetch::Wanted;
 use super::head::{Head, Origin};
 use super::pack::{HEADER_BYTES, PackKind, PackWriter, TRAILER_BYTES, Trailer};
 use super::page::{PAGE_BLOCKS, Page, pages_of};
@@ -98,7 +99,13 @@ proptest! {
     }
 
     #[test]
-    fn versions(version in a_version(), files in files(), mode in 0..=0o777_u32) {
+    fn versions(
+        version in a_version(),
+        files in files(),
+        mode in 0..=0o777_u32,
+        whole in reference(BLOCK_BYTES as u32),
+        chosen: u64,
+    ) {
         let path = |text: &str| VolumePath::new(text).unwrap();
         let entry = |(name, (mode, bytes, _)): (&String, &(u32, u64, _))| FileEntry {
             path: path(&format!("db/{name}")),
@@ -109,8 +116,15 @@ proptest! {
             vec![DirectoryEntry { path: path("db"), mode }],
             files.iter().map(entry).collect(),
         );
+        // Any of the first 64 blocks of a file that are not its last.
+        let of_file = |(file, (_, bytes, _)): (usize, &(u32, u64, _))| {
+            let blocks = (0..*bytes / BLOCK_BYTES as u64).take(64);
+            let chosen = blocks.filter(|block| chosen >> block & 1 == 1);
+            chosen.map(|index| Wanted { reference: whole, file, index }).collect::<Vec<_>>()
+        };
+        let boot = files.values().enumerate().flat_map(of_file).collect();
         let pages = files.values().map(|(_, bytes, page)| vec![*page; pages_of(*bytes) as usize]);
-        let root = Root { version, tree: tree.unwrap(), pages: pages.collect() };
+        let root = Root { version, tree: tree.unwrap(), pages: pages.collect(), boot };
         prop_assert_eq!(Root::open(root.version.id, &root.seal().unwrap()).unwrap(), root);
     }
 

@@ -40,8 +40,16 @@ struct Flight {
 
 type Landed = HashMap<blake3::Hash, Result<Bytes, Arc<VolumeError>>>;
 
+/// What is to be done about a frame.
+enum Joined {
+    Flight(Arc<Flight>),
+    /// Nothing more.
+    Landed(Bytes),
+}
+
 /// A fetch that somebody waits for, as long as it is held.
-struct Demand<'r>(&'r Reads);
+#[derive(Debug)]
+pub struct Demand<'r>(&'r Reads);
 
 impl Reads {
     /// With a cache on disk.
@@ -87,8 +95,11 @@ impl Reads {
         ahead: Vec<Wanted>,
         name: &Name,
     ) -> Result<Bytes, Arc<VolumeError>> {
-        let _demand = Demand::new(self);
-        let flight = self.join(wanted, ahead);
+        let _demand = self.waiting();
+        let flight = match self.join(wanted, ahead) {
+            Joined::Landed(content) => return Ok(content),
+            Joined::Flight(flight) => flight,
+        };
         let alone = flight.batch.wanted.len() == 1;
         match self.land(store, kind, &flight, name).await.get(&wanted.reference.frame.hash) {
             Some(Ok(content)) => return Ok(content.clone()),
@@ -96,7 +107,10 @@ impl Reads {
             _ => {}
         }
         // What is wrong may be wrong with its neighbours only.
-        let flight = self.join(wanted, Vec::new());
+        let flight = match self.join(wanted, Vec::new()) {
+            Joined::Landed(content) => return Ok(content),
+            Joined::Flight(flight) => flight,
+        };
         let landed = self.land(store, kind, &flight, name).await;
         landed.get(&wanted.reference.frame.hash).expect("it was asked for").clone()
     }
@@ -123,6 +137,11 @@ impl Reads {
         Ok(batch.wanted.iter().zip(found).map(own).collect())
     }
 
+    /// Tells the background, as long as it is held, that somebody waits for the store.
+    pub fn waiting(&self) -> Demand<'_> {
+        Demand::new(self)
+    }
+
     /// Waits until nobody waits for the store.
     pub async fn calm(&self) {
         loop {
@@ -137,10 +156,14 @@ impl Reads {
     }
 
     /// The flight that brings this frame: one that is under way, or a new one.
-    fn join(&self, wanted: Wanted, ahead: Vec<Wanted>) -> Arc<Flight> {
+    fn join(&self, wanted: Wanted, ahead: Vec<Wanted>) -> Joined {
         let mut flights = self.flights();
         if let Some(flight) = flights.get(&wanted.reference.frame.hash) {
-            return flight.clone();
+            return Joined::Flight(flight.clone());
+        }
+        // It may have landed since it was looked for here.
+        if let Some(content) = self.recent.find(&wanted.reference.frame.hash) {
+            return Joined::Landed(content);
         }
         let mut batch = ahead;
         batch.retain(|one| {
@@ -157,7 +180,7 @@ impl Reads {
         for one in &flight.batch.wanted {
             flights.insert(one.reference.frame.hash, flight.clone());
         }
-        flight
+        Joined::Flight(flight)
     }
 
     async fn land<'f>(
@@ -188,7 +211,7 @@ impl Reads {
             }
         };
         let landed = hashes.zip(contents).map(|(hash, content)| {
-            if let (PackKind::Blocks, Ok(content)) = (kind, &content) {
+            if let Ok(content) = &content {
                 self.recent.insert(hash, content.clone());
             }
             (hash, content.map_err(Arc::new))

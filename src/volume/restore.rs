@@ -52,7 +52,12 @@ impl VolumeSource {
     pub fn new(volumes: Volumes, index: Index) -> Self {
         let files = 0..index.root.tree.files().len();
         let wanted = files.flat_map(|file| index.blocks(file)).collect();
-        Self { volumes, tree: index.root.tree, batches: plan(wanted) }
+        Self::of(volumes, index.root.tree, wanted)
+    }
+
+    /// These blocks of files of `tree`.
+    pub fn of(volumes: Volumes, tree: Tree, wanted: Vec<Wanted>) -> Self {
+        Self { volumes, tree, batches: plan(wanted) }
     }
 }
 

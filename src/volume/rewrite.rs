@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::collect::{Collected, Found, Mode, count};
 use super::error::VolumeError;
+use super::fetch::Wanted;
 use super::pack::{HEADER_BYTES, PackKind, TRAILER_BYTES};
 use super::page::Page;
 use super::reference::{Frame, Reference};
@@ -77,7 +78,7 @@ impl Volumes {
         running.ensure_in_time(self.clock.now())?;
         for (number, version) in moves.versions.iter().enumerate() {
             progress(format!("moving version {} of {}", number + 1, moves.versions.len()));
-            self.move_root(*version, &moves.pages).await?;
+            self.move_root(*version, &moves).await?;
         }
         Ok(())
     }
@@ -141,27 +142,28 @@ impl Volumes {
                 moves.pages.insert(place(&wanted.reference), upload.page(&page)?);
             }
         }
-        if root.wanted_pages().any(|page| moves.pages.contains_key(&place(&page.reference))) {
+        let pages_move = |page: Wanted| moves.pages.contains_key(&place(&page.reference));
+        let boot_moves = |block: &Wanted| moves.block(&block.reference).is_some();
+        if root.wanted_pages().any(pages_move) || root.boot.iter().any(boot_moves) {
             moves.versions.push(version);
         }
         Ok(())
     }
 
-    /// Replaces a version's root by one that names the new pages.
-    async fn move_root(
-        &self,
-        version: VersionId,
-        pages: &HashMap<Place, Reference>,
-    ) -> Result<(), VolumeError> {
+    /// Replaces a version's root by one that names the new pages, and the new places of its boot set.
+    async fn move_root(&self, version: VersionId, moves: &Moves) -> Result<(), VolumeError> {
         let key = keys::version(version);
         let (mut root, etag) = match self.root_marked(version).await {
             Err(VolumeError::NoVersion { .. }) => return Ok(()),
             read => read?,
         };
         for reference in root.pages.iter_mut().flatten().flatten() {
-            if let Some(moved) = pages.get(&place(reference)) {
+            if let Some(moved) = moves.pages.get(&place(reference)) {
                 *reference = *moved;
             }
+        }
+        for Wanted { reference, .. } in &mut root.boot {
+            *reference = moves.block(reference).unwrap_or(*reference);
         }
         let object = Root::seal(&root).map_err(VolumeError::unwritable(&key))?;
         match self.store.write(&key, object, Condition::Matches(etag)).await {

@@ -49,7 +49,7 @@ pub struct Damage {
     pub hurts: Vec<Hurt>,
 }
 
-/// A version that cannot be restored.
+/// A version that cannot be restored, or that lacks what its wakes read first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hurt {
     /// Which.
@@ -292,6 +292,12 @@ impl SecondLook<'_> {
                 if self.faults.contains_key(&place) && self.is_bad_block(block).await? {
                     add(place, &block);
                 }
+            }
+        }
+        for block in &root.boot {
+            let place = (PackKind::Blocks, block.reference.pack);
+            if self.faults.contains_key(&place) && self.is_bad_block(*block).await? {
+                add(place, block);
             }
         }
         Ok(hurt)

@@ -1,5 +1,6 @@
 //! What a capture writes: packs while it reads, then pages; each object once it is full.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -27,13 +28,15 @@ pub struct Upload {
     pages: PackWriter,
     /// Pages objects wait for the last pack; all index pages are 0.07 % of their volume.
     full_pages: Vec<PackWriter>,
+    /// Every pack of blocks so far.
+    packs: BTreeSet<PackId>,
     running: JoinSet<Result<(), VolumeError>>,
     new_bytes: u64,
     stored_bytes: u64,
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Uploaded {
     /// Bytes of new blocks before compression.
     pub new_bytes: u64,
@@ -46,13 +49,24 @@ impl Upload {
     pub fn new(volumes: Volumes, purpose: String) -> Self {
         let purpose = purpose.into();
         let [blocks, pages] = [PackKind::Blocks, PackKind::Pages].map(|kind| volumes.pack(kind));
-        let (full_pages, running) = (Vec::new(), JoinSet::new());
-        Self { volumes, purpose, blocks, pages, full_pages, running, new_bytes: 0, stored_bytes: 0 }
+        let (full_pages, packs, running) = Default::default();
+        Self {
+            volumes,
+            purpose,
+            blocks,
+            pages,
+            full_pages,
+            packs,
+            running,
+            new_bytes: 0,
+            stored_bytes: 0,
+        }
     }
 
     /// Takes a new block.
     pub async fn block(&mut self, block: &Encoded) -> Result<Reference, VolumeError> {
         self.new_bytes += u64::from(block.raw);
+        self.packs.insert(self.blocks.id());
         let reference = self.blocks.push(block);
         if self.blocks.is_full() {
             let next = self.volumes.pack(PackKind::Blocks);
@@ -60,6 +74,18 @@ impl Upload {
             self.start(PackKind::Blocks, full).await?;
         }
         Ok(reference)
+    }
+
+    /// The packs that blocks went into; not all of them are written yet.
+    pub fn packs(&self) -> &BTreeSet<PackId> {
+        &self.packs
+    }
+
+    /// What comes next lies in a pack of its own.
+    pub async fn cut(&mut self) -> Result<(), VolumeError> {
+        let next = self.volumes.pack(PackKind::Blocks);
+        let cut = std::mem::replace(&mut self.blocks, next);
+        self.start(PackKind::Blocks, cut).await
     }
 
     /// Takes a new index page.

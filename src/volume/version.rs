@@ -7,6 +7,7 @@ use bson::spec::BinarySubtype;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::boot;
 use super::envelope::{self, Kind};
 use super::fetch::Wanted;
 use super::format::{Fields, FormatError, exactly, ms};
@@ -104,11 +105,15 @@ pub struct Root {
     pub tree: Tree,
     /// For each file of the tree its index pages; `None` is a page of zero blocks.
     pub pages: Vec<Vec<Option<Reference>>>,
+    /// The boot set, in the order of files and blocks: where a wake reads each at once. Its content is
+    /// what the pages say.
+    pub boot: Vec<Wanted>,
 }
 
 impl Root {
     /// The object.
     pub fn seal(&self) -> Result<Bytes, FormatError> {
+        let binary = |bytes| Binary { subtype: BinarySubtype::Generic, bytes };
         let directories = self.tree.directories().iter();
         let directories = directories.map(|entry| DirectoryDocument {
             path: entry.path.as_str().to_owned(),
@@ -121,9 +126,12 @@ impl Root {
                 path: file.path.as_str().to_owned(),
                 mode: file.mode as i32,
                 bytes: file.bytes,
-                pages: Binary { subtype: BinarySubtype::Generic, bytes },
+                pages: binary(bytes),
             }
         });
+        let (boot, boot_blocks) = boot::encode(&self.boot);
+        let boot = (!boot.is_empty()).then(|| (binary(boot), binary(boot_blocks)));
+        let (boot, boot_blocks) = boot.unzip();
         let version = self.version.clone();
         let document = RootDocument {
             id: version.id,
@@ -138,6 +146,8 @@ impl Root {
             stored_bytes: version.stored_bytes,
             directories: directories.collect(),
             files: files.collect(),
+            boot,
+            boot_blocks,
         };
         envelope::seal(Kind::Version, &document)
     }
@@ -186,7 +196,11 @@ impl Root {
             return Err(FormatError::invalid("the files are not sorted"));
         }
         let tree = Tree::new(directories, files).map_err(FormatError::invalid)?;
-        Ok(Self { version, tree, pages })
+        let boot = match (&document.boot, &document.boot_blocks) {
+            (Some(runs), Some(blocks)) => boot::decode(&runs.bytes, &blocks.bytes, &tree)?,
+            _ => Vec::new(),
+        };
+        Ok(Self { version, tree, pages, boot })
     }
 }
 
@@ -220,6 +234,10 @@ struct RootDocument {
     stored_bytes: u64,
     directories: Vec<DirectoryDocument>,
     files: Vec<FileDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<Binary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot_blocks: Option<Binary>,
 }
 
 #[derive(Serialize, Deserialize)]

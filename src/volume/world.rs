@@ -13,8 +13,9 @@ use std::time::Duration;
 use super::memory::{Memory, Process};
 use super::model::noise;
 use super::pack::PackKind;
+use super::sealed::Sealed;
 use super::testing::{ManualClock, Random, When, head, request};
-use super::{Capture, Collect, Head, Mode, Origin, VolumeError, Volumes, check};
+use super::{Capture, Collect, Head, LazyVolume, Mode, Origin, VolumeError, Volumes, check};
 use crate::base::clock::Clock;
 use crate::base::ids::{BranchId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
@@ -48,6 +49,8 @@ struct World {
     made: BTreeMap<VersionId, (BranchId, Option<VersionId>)>,
     branches: Vec<Branch>,
     given_up: HashSet<VersionId>,
+    /// Versions that this life has open.
+    opened: BTreeMap<VersionId, Arc<LazyVolume>>,
     /// Versions that were deleted, packs that were rewritten.
     went: [u64; 2],
     what: String,
@@ -69,6 +72,7 @@ impl World {
             made: BTreeMap::new(),
             branches: Vec::new(),
             given_up: HashSet::new(),
+            opened: BTreeMap::new(),
             went: [0, 0],
             what: String::new(),
         };
@@ -80,6 +84,7 @@ impl World {
 
     /// The next life, after a crash or for a change.
     fn restart(&mut self) {
+        self.opened.clear();
         self.process = self.memory.process();
         self.volumes = Volumes::new(self.process.clone(), self.clock.clone());
     }
@@ -96,18 +101,53 @@ impl World {
     ) -> Result<VersionId, VolumeError> {
         let before = parent.map(|parent| self.contents[&parent].clone()).unwrap_or_default();
         let content = Arc::new(changed(&before, &mut self.random));
-        let directory = tempfile::tempdir().unwrap();
-        for (name, bytes) in &*content {
-            fs::write(directory.path().join(name), bytes).unwrap();
-        }
         let id = VersionId::generate(self.clock.now());
-        self.contents.insert(id, content);
+        self.contents.insert(id, content.clone());
         let capture = Capture { id, branch, ..request(parent) };
-        self.volumes.capture(directory.path(), capture).await?;
+        match parent {
+            Some(parent) if self.random.below(2) == 0 => {
+                self.capture_changes(parent, &before, &content, capture).await?;
+            }
+            _ => {
+                let directory = tempfile::tempdir().unwrap();
+                for (name, bytes) in &*content {
+                    fs::write(directory.path().join(name), bytes).unwrap();
+                }
+                self.volumes.capture(directory.path(), capture).await?;
+            }
+        }
         if let Some(branch) = branch {
             self.made.insert(id, (branch, parent));
         }
         Ok(id)
+    }
+
+    /// The same as a mount does it, which may have seen a start, and may have been opened long ago.
+    async fn capture_changes(
+        &mut self,
+        parent: VersionId,
+        before: &Content,
+        after: &Content,
+        capture: Capture,
+    ) -> Result<(), VolumeError> {
+        let below = match self.opened.remove(&parent) {
+            Some(opened) => opened,
+            None => self.volumes.open(parent).await?,
+        };
+        let [before, after] = [before, after].map(|content| {
+            content.iter().map(|(name, bytes)| (name.clone(), Some(bytes.clone()))).collect()
+        });
+        let mut sealed = Sealed::new(&*below, &before, &after);
+        sealed.boot = (self.random.below(2) == 0).then(|| {
+            let files = after.values().flatten().enumerate();
+            let blocks = files.flat_map(|(file, bytes)| {
+                (0..bytes.len().div_ceil(BLOCK_BYTES) as u64).map(move |index| (file, index))
+            });
+            blocks.filter(|_| self.random.below(3) == 0).collect()
+        });
+        let (version, opened) = self.volumes.capture_changes(&below, &sealed, capture).await?;
+        self.opened.insert(version.id, opened);
+        Ok(())
     }
 
     async fn create(
@@ -337,6 +377,9 @@ impl World {
             let wanted: BTreeMap<_, _> =
                 wanted.map(|(number, block)| (number as u64, blake3::hash(block))).collect();
             assert_eq!(found, wanted, "{what}: {version}");
+            for block in index.root.boot.iter().filter(|block| block.file == place) {
+                assert_eq!(found[&block.index], block.reference.frame.hash, "{what}: {version}");
+            }
         }
     }
 

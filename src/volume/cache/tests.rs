@@ -1,3 +1,5 @@
+//! The cache against a trivial model, damage, and many threads.
+
 use std::sync::Arc;
 use std::thread;
 

@@ -1,5 +1,12 @@
 //! A version that is read as it is needed: its root at once, index pages and blocks on demand.
 
+#[cfg(test)]
+mod bench;
+mod boot;
+#[cfg(test)]
+mod booting;
+#[cfg(test)]
+mod faults;
 mod fill;
 mod pages;
 #[cfg(test)]
@@ -18,6 +25,7 @@ use super::fetch::{Wanted, ahead};
 use super::pack::PackKind;
 use super::page::PAGE_BLOCKS;
 use super::reads::{Name, Reads};
+use super::reference::Reference;
 use super::stretch::ZEROES;
 use super::version::{Root, Version};
 use crate::base::blocking::blocking;
@@ -25,9 +33,10 @@ use crate::base::ids::VersionId;
 use crate::base::limits::BLOCK_BYTES;
 use crate::mount::Tree;
 use crate::mount::lazy::Source;
+pub use boot::BootFetched;
+use boot::Held;
 pub use fill::Filled;
-use pages::Place;
-pub(super) use pages::{KnownPage, Pages};
+pub(super) use pages::{KnownPage, Pages, Place};
 
 /// Bytes that are read along with a block at most: what follows it in the file.
 const AHEAD_STORED_MAX: u64 = 1024 * 1024;
@@ -43,6 +52,8 @@ pub struct LazyVolume {
     tree: Arc<Tree>,
     pages: Pages,
     refreshing: tokio::sync::Mutex<()>,
+    /// Blocks of the boot set that no cache on disk took.
+    held: Arc<Held>,
     /// For each file where its last read ended and how much it was, so that reading in order is known.
     order: Mutex<HashMap<usize, (u64, usize)>>,
     names: Names,
@@ -65,7 +76,7 @@ impl Volumes {
 impl LazyVolume {
     /// The version with this root; no page of it is known.
     pub(super) fn new(volumes: Volumes, root: Root) -> Self {
-        let pages = Pages::unread(root.pages);
+        let pages = Pages::unread(root.pages, root.boot);
         Self::with_pages(volumes, root.version, root.tree, pages)
     }
 
@@ -73,13 +84,28 @@ impl LazyVolume {
     pub(super) fn with_pages(volumes: Volumes, version: Version, tree: Tree, pages: Pages) -> Self {
         let tree = Arc::new(tree);
         let names = Names::new(&tree);
-        let (refreshing, order) = Default::default();
-        Self { volumes, version, tree, pages, refreshing, order, names }
+        let (refreshing, held, order) = Default::default();
+        Self { volumes, version, tree, pages, refreshing, held, order, names }
     }
 
     /// What is known of the version.
     pub fn description(&self) -> &Version {
         &self.version
+    }
+
+    /// The same, for a version that was made meanwhile.
+    pub(super) fn describe(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Its root document.
+    pub(super) fn root(&self) -> Root {
+        Root {
+            version: self.version.clone(),
+            tree: Tree::clone(&self.tree),
+            pages: self.pages.references(),
+            boot: self.pages.boot().to_vec(),
+        }
     }
 
     pub(super) fn pages(&self) -> &Pages {
@@ -108,20 +134,30 @@ impl LazyVolume {
                 Place::Zero => return Ok(zeroes(self.length(file, index))),
                 Place::In(page) => self.demand_page(page).await?,
                 Place::At(reference) => {
-                    return self.fetch(Wanted { reference, file, index }).await;
+                    let wanted = Wanted { reference, file, index };
+                    return self.fetch(wanted, |wanted| self.ahead(wanted)).await;
                 }
             }
         }
     }
 
-    /// A block that is not in memory, as a rule.
-    async fn fetch(&self, wanted: Wanted) -> Result<Bytes, Arc<VolumeError>> {
-        let reads = self.volumes.reads.clone();
-        let frame = wanted.reference.frame;
-        if let Some(block) = blocking(move || reads.local(PackKind::Blocks, &frame)).await {
+    /// A block, of which it is known where it is, and none beside it.
+    pub(super) async fn frame(&self, wanted: Wanted) -> Result<Bytes, Arc<VolumeError>> {
+        self.fetch(wanted, |_| Vec::new()).await
+    }
+
+    /// A block that is not in memory, as a rule. What `ahead` gives is read along with it.
+    async fn fetch(
+        &self,
+        wanted: Wanted,
+        ahead: impl FnOnce(&Wanted) -> Vec<Wanted>,
+    ) -> Result<Bytes, Arc<VolumeError>> {
+        let (held, reads) = (self.held.find(&wanted.reference.frame.hash), self.reads().clone());
+        let local = blocking(move || reads.local(PackKind::Blocks, &wanted.reference.frame));
+        if let Some(block) = held.or(local.await) {
             return Ok(block);
         }
-        let ahead = self.ahead(&wanted);
+        let ahead = ahead(&wanted);
         let (reads, store) = (&self.volumes.reads, &*self.volumes.store);
         reads.demand(store, PackKind::Blocks, wanted, ahead, &self.names.block).await
     }
@@ -144,6 +180,12 @@ impl LazyVolume {
             Some(Wanted { reference: page.block(block)?, file: wanted.file, index })
         });
         ahead(wanted, following, AHEAD_STORED_MAX, blocks)
+    }
+
+    /// A block that is on this machine.
+    fn local(&self, reference: &Reference) -> Option<Bytes> {
+        let held = self.held.find(&reference.frame.hash);
+        held.or_else(|| self.reads().local(PackKind::Blocks, &reference.frame))
     }
 
     /// As long as the file reaches.
@@ -172,7 +214,7 @@ impl Source for LazyVolume {
         }
         match place {
             Place::Zero => Some(zeroes(self.length(file, index))),
-            Place::At(reference) => self.volumes.reads.local(PackKind::Blocks, &reference.frame),
+            Place::At(reference) => self.local(&reference),
             Place::In(_) => None,
         }
     }

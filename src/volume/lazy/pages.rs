@@ -31,6 +31,8 @@ struct Known {
     /// How often the root was read.
     reading: u64,
     files: Vec<Vec<KnownPage>>,
+    /// The boot set, and where to read it.
+    boot: Arc<[Wanted]>,
 }
 
 /// What is known of a page.
@@ -54,15 +56,32 @@ pub enum Place {
 }
 
 impl Pages {
-    /// The pages of each file.
-    pub fn new(files: Vec<Vec<KnownPage>>) -> Self {
-        Self(RwLock::new(Known { reading: 0, files }))
+    /// The pages of each file, and the boot set.
+    pub fn new(files: Vec<Vec<KnownPage>>, boot: Vec<Wanted>) -> Self {
+        Self(RwLock::new(Known { reading: 0, files, boot: boot.into() }))
     }
 
     /// The pages as a root has them, none of them read.
-    pub fn unread(files: Vec<Vec<Option<Reference>>>) -> Self {
+    pub fn unread(files: Vec<Vec<Option<Reference>>>, boot: Vec<Wanted>) -> Self {
         let unread = |reference| KnownPage { reference, content: None };
-        Self::new(files.into_iter().map(|pages| pages.into_iter().map(unread).collect()).collect())
+        let files = files.into_iter().map(|pages| pages.into_iter().map(unread).collect());
+        Self::new(files.collect(), boot)
+    }
+
+    /// The boot set, each block with where a wake reads it.
+    pub fn boot(&self) -> Arc<[Wanted]> {
+        self.known().boot.clone()
+    }
+
+    /// Sets the boot set.
+    pub fn set_boot(&self, boot: Vec<Wanted>) {
+        self.known_mut().boot = boot.into();
+    }
+
+    /// Where all pages are.
+    pub fn references(&self) -> Vec<Vec<Option<Reference>>> {
+        let of_file = |pages: &Vec<KnownPage>| pages.iter().map(|page| page.reference).collect();
+        self.known().files.iter().map(of_file).collect()
     }
 
     /// Which reading of the root this is.
@@ -115,9 +134,10 @@ impl Pages {
     }
 
     /// Takes the places that a newer reading of the root tells.
-    fn moved(&self, files: Vec<Vec<Option<Reference>>>) {
+    fn moved(&self, files: Vec<Vec<Option<Reference>>>, boot: Vec<Wanted>) {
         let mut known = self.known_mut();
         known.reading += 1;
+        known.boot = boot.into();
         let pages = known.files.iter_mut().flatten();
         for (page, reference) in pages.zip(files.into_iter().flatten()) {
             if page.reference != reference {
@@ -161,7 +181,7 @@ impl LazyVolume {
             let key = keys::version(self.version.id);
             return Err(VolumeError::damaged(&key, "its document")(changed));
         }
-        self.pages.moved(root.pages);
+        self.pages.moved(root.pages, root.boot);
         Ok(())
     }
 
