@@ -9,7 +9,12 @@ use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
 
 fn server() -> Result<Server> {
-    Setup::new()?.arguments(&["--gc-min-age", "1ms", "--gc-interval", "never"]).start()
+    server_with(&[])
+}
+
+fn server_with(more: &[&str]) -> Result<Server> {
+    let usual = ["--gc-min-age", "1ms", "--gc-interval", "never"];
+    Setup::new()?.arguments(&usual).arguments(more).start()
 }
 
 fn objects(server: &Server, folder: &str) -> Result<Vec<PathBuf>> {
@@ -57,7 +62,8 @@ fn flip(path: &Path) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_byte_is_found_and_its_branch_refuses_to_start() -> Result<()> {
-    let server = server()?;
+    // Restored whole, so that the start needs the very block; and no cache has it.
+    let server = server_with(&["--mount", "eager"])?;
     server.project("shop")?;
     let known = objects(&server, "packs")?;
     let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;

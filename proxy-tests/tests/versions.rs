@@ -33,7 +33,7 @@ async fn a_snapshot_is_made_on_request_and_found_by_its_label() -> Result<()> {
     let client = driver::connect(&dev.uri).await?;
     insert(&client, "one").await?;
 
-    // Of a branch that runs: it is suspended for it, and the same client wakes it.
+    // Of a branch that runs, and goes on.
     let first: Version =
         server.cli().json(&["branch", "snapshot", "dev", "--label", "before-the-sale"])?;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn a_snapshot_is_made_on_request_and_found_by_its_label() -> Result<()> {
         ("snapshot", Some("before-the-sale"))
     );
     assert!(first.new_bytes > 0);
-    assert_eq!(server.show("dev")?.state, BranchState::Suspended);
+    assert_eq!(server.show("dev")?.state, BranchState::Running);
     insert(&client, "two").await?;
     server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
 

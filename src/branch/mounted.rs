@@ -104,6 +104,7 @@ fn fetch_ahead(shared: &Shared, volume: Arc<LazyVolume>, over: CancellationToken
     let whole = volume.description().total_bytes <= shared.settings.mounts.background_fill_bytes;
     shared.tasks.spawn(async move {
         let fetch = async {
+            volume.fetch_boot().await?;
             if whole {
                 volume.fill(over.clone()).await?;
             }

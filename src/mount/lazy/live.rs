@@ -104,7 +104,7 @@ impl LazyMount {
         blocking(move || {
             if let Some(mounted) = mounted {
                 let failed = MountError::io("write back", mounted.mountpoint());
-                mounted.flush().map_err(failed)?;
+                mounted.flush(&overlay.open_paths()).map_err(failed)?;
             }
             overlay.seal()
         })
@@ -141,7 +141,7 @@ impl LazyMount {
 
 fn end(mounted: Option<Arc<Mounted>>, overlay: &Overlay) -> Result<(), MountError> {
     let Some(mounted) = mounted else { return Ok(()) };
-    let unmounted = mounted.unmount();
+    let unmounted = mounted.unmount(&overlay.open_paths());
     let closed = overlay.close();
     unmounted.and(closed)
 }

@@ -188,6 +188,10 @@ impl Node {
         self.opens.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(super) fn is_open(&self) -> bool {
+        self.opens.load(Ordering::Relaxed) > 0
+    }
+
     /// Closes the data file with the last one that had it open.
     pub(super) fn closed_once(&self) {
         if self.opens.fetch_sub(1, Ordering::Relaxed) == 1 {

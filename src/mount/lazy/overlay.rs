@@ -288,6 +288,13 @@ impl Overlay {
         }
     }
 
+    /// The files that somebody has open.
+    pub(super) fn open_paths(&self) -> Vec<String> {
+        let names = self.names();
+        let open = names.walk().into_iter().filter(|(_, entry)| entry.node.is_open());
+        open.map(|(path, _)| path).collect()
+    }
+
     /// Whether anything differs from the version below.
     pub(super) fn is_changed(&self) -> bool {
         matches!(*self.sealed(), Seal::Held { changed: true }) || self.is_changed_since_seal()

@@ -1,9 +1,10 @@
 //! Mounts and unmounts.
 
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -85,20 +86,30 @@ impl Mounted {
         thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Sends what the kernel keeps back to the overlay.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        let root = fs::File::open(&self.mountpoint)?;
+    /// Sends what the kernel keeps back to the overlay. `open` are the files that somebody has
+    /// open: of others it keeps nothing back.
+    pub(super) fn flush(&self, open: &[String]) -> io::Result<()> {
+        let root = File::open(&self.mountpoint)?;
+        // Begins with all of them, and may not wait: a kernel relies on no FUSE server to answer.
         // SAFETY: the descriptor is open as long as `root` is.
-        match unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&root)) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        if unsafe { libc::syncfs(root.as_raw_fd()) } != 0 {
+            return Err(io::Error::last_os_error());
         }
+        for path in open {
+            match File::open(self.mountpoint.join(path)) {
+                Ok(file) => file.sync_data()?,
+                // Gone or renamed meanwhile: its writer was not done with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Unmounts; where somebody still uses the mount, what they do fails from now on. Blocks.
-    pub(super) fn unmount(&self) -> Result<(), MountError> {
+    pub(super) fn unmount(&self, open: &[String]) -> Result<(), MountError> {
         // What cannot be flushed is lost with the mount either way.
-        let _ = self.flush();
+        let _ = self.flush(open);
         match detach(&self.mountpoint)? {
             Ended::Yes => {
                 // How it ended is how the unmount went.
