@@ -159,11 +159,12 @@ impl<'c> Writer<'c> {
         let bytes = self.changes.tree().files()[file].bytes;
         let blocks = bytes.div_ceil(BLOCK_BYTES as u64);
         let origin = self.changes.origin(file);
-        let (origin, changed) = match (self.sharing, origin) {
+        let (origin, mut changed) = match (self.sharing, origin) {
             (Sharing::Nothing, Some(_)) => (None, (0..blocks).collect()),
             (_, origin) => (origin, self.changes.changed(file)),
         };
-        debug_assert!(changed.is_sorted());
+        // They are; and a block that was overlooked would be lost.
+        changed.sort_unstable();
         let mut pages = vec![KnownPage::default(); pages_of(bytes) as usize];
         for (page, known) in (0..).zip(&mut pages) {
             let its = page * PAGE_BLOCKS as u64..((page + 1) * PAGE_BLOCKS as u64).min(blocks);

@@ -161,6 +161,26 @@ fn disk_is_given_back() {
 }
 
 #[test]
+fn where_no_part_of_a_file_can_be_freed_all_of_it_goes() {
+    let temporary = tempfile::tempdir().unwrap();
+    let cache = open(temporary.path(), 8);
+    let fill = || {
+        (0..8).for_each(|number| {
+            let (hash, bytes) = block(number);
+            cache.insert(&hash, &bytes);
+        });
+    };
+    fill();
+    let victims = cache.slots().set_limit(3);
+    cache.empty(victims, 3);
+    assert_eq!((cache.bytes(), on_disk(temporary.path())), (0, 0));
+    assert!((0..8).all(|number| !held(&cache, number)));
+    fill();
+    assert_eq!(cache.bytes(), 3 * BLOCK_BYTES as u64);
+    assert!(held(&cache, 7));
+}
+
+#[test]
 fn many_use_it_at_once() {
     let temporary = tempfile::tempdir().unwrap();
     let cache = Arc::new(open(temporary.path(), 6));

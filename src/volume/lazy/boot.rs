@@ -13,10 +13,10 @@ use super::super::page::PAGE_BLOCKS;
 use super::LazyVolume;
 use crate::base::parallel::parallel;
 
-/// Range reads at a time, and their bytes: several streams fill a link that one does not.
+/// Range reads at a time: several streams fill a link that one does not.
 const PARALLEL: usize = 16;
-/// See [`PARALLEL`].
-const READ_BYTES: u64 = 1024 * 1024;
+/// Bytes of one, at least where there are so many, and at most.
+const READ_BYTES: [u64; 2] = [1024 * 1024, 4 * 1024 * 1024];
 /// How long blocks are held in memory that no cache on disk took. mongod has asked for them by then.
 const HELD_FOR: Duration = Duration::from_secs(60);
 /// Most bytes of them.
@@ -104,7 +104,11 @@ impl LazyVolume {
         let away: Vec<_> = boot.iter().filter(away).copied().collect();
         let mut fetched = BootFetched { blocks: boot.len() as u64, ..BootFetched::default() };
         fetched.fetched = away.len() as u64;
-        let batches = plan_reads(away, READ_BYTES);
+        // All at once, if that can be.
+        let stored: u64 = away.iter().map(|one| u64::from(one.reference.frame.stored)).sum();
+        let [least, most] = READ_BYTES;
+        let share = stored / (PARALLEL as u64 - 1);
+        let batches = plan_reads(away, share.clamp(least, most));
         fetched.reads = batches.len() as u64;
         fetched.bytes = batches.iter().map(|batch| batch.bytes()).sum();
         let fetches = batches.into_iter().map(|batch| {

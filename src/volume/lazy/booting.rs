@@ -111,6 +111,12 @@ async fn a_wake_takes_two_round_trips() {
     let fetched = volume.fetch_boot().await.unwrap();
     let took = begun.elapsed();
     assert!(fetched.fetched > 100 && took >= 2 * answer && took < 3 * answer, "{took:?}");
+    // What no cache took is held for as long as a start may take, and no longer.
+    let (file, index) = places(&volume)[0];
+    let hash = volume.pages.boot()[0].reference.frame.hash;
+    assert!(volume.at_hand(file, index).is_some() && volume.held.find(&hash).is_some());
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(volume.held.find(&hash).is_none());
 }
 
 #[tokio::test]
