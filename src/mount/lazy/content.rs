@@ -4,11 +4,11 @@
 //! [`Step::Need`], and the operation is tried again with it.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
 
+use super::disk::{fallocate, zero};
 use super::node::{Node, State};
 use super::overlay::Overlay;
 use super::pages::{PAGE_BYTES, touched};
@@ -411,41 +411,6 @@ impl State {
         self.cuts += 1;
         (self.bytes, self.touched) = (bytes, true);
     }
-}
-
-/// Makes a range of a data file zero.
-pub(super) fn zero(file: &std::fs::File, start: u64, end: u64) -> io::Result<()> {
-    let mode = libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE;
-    fallocate(file, mode, start, end - start)
-}
-
-/// fallocate(2), or zeros and lengths by hand where the disk's file system has none.
-fn fallocate(file: &std::fs::File, mode: i32, offset: u64, length: u64) -> io::Result<()> {
-    let too_large = |_| too_large();
-    let offset_raw = i64::try_from(offset).map_err(too_large)?;
-    let length_raw = i64::try_from(length).map_err(too_large)?;
-    // SAFETY: the descriptor is open as long as `file` is borrowed.
-    if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset_raw, length_raw) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
-        return Err(error);
-    }
-    let length_now = file.metadata()?.len();
-    let end = offset + length;
-    if mode & libc::FALLOC_FL_PUNCH_HOLE != 0 {
-        let zeros = vec![0; BLOCK_BYTES];
-        let (mut at, end) = (offset, end.min(length_now));
-        while at < end {
-            let part = (end - at).min(BLOCK) as usize;
-            file.write_all_at(&zeros[..part], at)?;
-            at += part as u64;
-        }
-    } else if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > length_now {
-        file.set_len(end)?;
-    }
-    Ok(())
 }
 
 fn too_large() -> io::Error {

