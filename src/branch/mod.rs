@@ -8,6 +8,7 @@
 
 mod base;
 mod cell;
+mod change;
 mod claim;
 mod clients;
 mod create;

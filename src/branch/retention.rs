@@ -284,6 +284,7 @@ mod tests {
             head: id(9),
             epoch: Epoch(1),
             idle_timeout: IdleTimeout::Default,
+            snapshot_every: Default::default(),
             created: Timestamp::from_unix_ms(1),
             deleted: None,
             origin_branch: None,

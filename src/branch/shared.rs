@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use argon_admin::types::{IdleTimeout, SnapshotEvery};
 use dashmap::DashMap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
+use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Compute, Instance, ServerFacts};
 use crate::store::{Key, Store};
@@ -96,6 +97,8 @@ pub(super) struct Shared {
     pub(super) seeding: tokio::sync::Mutex<()>,
     /// Held while a deleted branch is brought back or purged, or a project's object is replaced.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// Told whenever settings of a branch were changed.
+    changes: watch::Sender<()>,
     pub(super) facts: OnceLock<Arc<ServerFacts>>,
     pub(super) cells: DashMap<BranchId, Arc<Cell>>,
     /// Live branches by name, and the projects by name: what routing looks up.
@@ -153,6 +156,7 @@ impl Shared {
             starts: Semaphore::new(STARTS_AT_ONCE),
             seeding: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
+            changes: watch::Sender::new(()),
             facts: OnceLock::new(),
             cells,
             names: RwLock::new(names),
@@ -166,6 +170,27 @@ impl Shared {
             idle::IdleTimeout::After(time) => IdleTimeout::after(time),
             idle::IdleTimeout::Never => IdleTimeout::Never,
         }
+    }
+
+    /// How often a version is made of a branch while it runs, as the server says where it says
+    /// nothing itself; `None` is never.
+    pub(super) fn snapshot_interval(&self, row: &BranchRow) -> Option<Duration> {
+        match row.snapshot_every {
+            snapshot_every::SnapshotEvery::Default => self.settings.snapshot_every.duration(),
+            snapshot_every::SnapshotEvery::Every(time) => Some(time),
+            snapshot_every::SnapshotEvery::Off => None,
+        }
+    }
+
+    /// A receiver that is told whenever settings of some branch were changed: whoever waits by them
+    /// looks at its row again. Subscribe first, then look.
+    #[expect(dead_code, reason = "the watch on a running branch takes it")]
+    pub(super) fn settings_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn settings_changed(&self) {
+        self.changes.send_replace(());
     }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order

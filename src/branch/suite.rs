@@ -51,7 +51,7 @@ async fn open(data_dir: &Path) -> Branches {
 }
 
 fn request(name: &str, source: BranchSource) -> CreateBranch {
-    CreateBranch { name: name.into(), source, idle_timeout: None }
+    CreateBranch { name: name.into(), source, idle_timeout: None, snapshot_every: None }
 }
 
 fn at_version(branch: &str, version: &str) -> BranchSource {

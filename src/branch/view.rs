@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use argon_admin::types::{self, BranchState};
+use argon_admin::types::{self, BranchState, SnapshotEvery};
 
 use super::BranchError;
 use super::cell::Cell;
@@ -57,6 +57,10 @@ pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, Bran
         head_version: row.head.to_string(),
         origin,
         idle_timeout: shared.idle_timeout(&row),
+        snapshot_every: match shared.snapshot_interval(&row) {
+            Some(time) => SnapshotEvery::every(time),
+            None => SnapshotEvery::Off,
+        },
         epoch: row.epoch.0,
         created_at: row.created.to_string(),
         deleted_at: row.deleted.map(|deleted| deleted.to_string()),

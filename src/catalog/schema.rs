@@ -81,6 +81,10 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE projects ADD COLUMN keep_for_ms INTEGER DEFAULT 2592000000;
     ALTER TABLE projects ADD COLUMN keep_deleted_ms INTEGER DEFAULT 604800000;
 ",
+    "
+    -- How often a version is made of a running branch; NULL: the server's default; 0: never.
+    ALTER TABLE branches ADD COLUMN snapshot_every_ms INTEGER;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use zstd::bulk::Compressor;
@@ -27,6 +28,7 @@ use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::retention::Retention;
+use crate::base::snapshot_every::SnapshotEvery;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
 
@@ -49,6 +51,7 @@ fn full_head() -> Head {
         deleted: Some(Timestamp::from_unix_ms(1_700_000_999_000)),
         origin: Some(Origin { branch, version }),
         idle_timeout: IdleTimeout::Never,
+        snapshot_every: SnapshotEvery::Every(Duration::from_secs(5)),
         ..head(7)
     }
 }
@@ -229,6 +232,7 @@ fn documents_have_the_types_of_the_format() {
         ("deleted_ms", Int64),
         ("origin", EmbeddedDocument),
         ("idle_timeout_ms", Int64),
+        ("snapshot_every_ms", Int64),
     ];
     check(Kind::Head, &keys::head(full_head().branch), &fields);
     let fields = [

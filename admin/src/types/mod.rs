@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use branch::{
-    Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch, Recovery, Until,
-    Wake, connection_uri,
+    Branch, BranchState, ChangeBranch, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch,
+    Recovery, Until, Wake, connection_uri,
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
