@@ -12,6 +12,8 @@ mod change;
 mod claim;
 mod clients;
 mod create;
+#[cfg_attr(not(test), expect(dead_code, reason = "the wake asks it"))]
+mod disk;
 mod doors;
 mod error;
 mod garbage;
