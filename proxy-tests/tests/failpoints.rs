@@ -26,6 +26,7 @@ const SUSPEND: [&str; 8] = [
 ];
 const RESUME: [&str; 4] = ["resume.claim", "resume.restored", "resume.started", "resume.row"];
 const CREATE: [&str; 2] = ["create.head", "create.row"];
+const CHANGE: [&str; 1] = ["change.head"];
 const DELETE: [&str; 4] = ["suspend.version", "suspend.head", "delete.head", "delete.row"];
 const BACK: [&str; 3] = ["undelete.head", "purge.head", "purge.row"];
 /// `gc.some` is passed when versions are deleted, and again after pages and packs.
@@ -177,6 +178,23 @@ async fn killed_at_every_step_of_a_delete() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_settings_of_a_running_branch_are_changed() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    for step in CHANGE {
+        scene.arm(step)?;
+        scene.write(step).await?;
+        scene.die(&["branch", "set", "dev", "--snapshot-every", "7s"]).context(step)?;
+        // What the head says holds as soon as it is read.
+        scene.check(&scene.server.show("dev")?).await.context(step)?;
+        assert_eq!(scene.server.show("dev")?.snapshot_every.to_string(), "7s", "{step}");
+        scene.server.cli().run(&["branch", "suspend", "dev", "--wait"])?;
+        scene.server.stop(libc::SIGTERM)?;
+    }
+    scene.server.start_again()?;
+    scene.check_versions().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_a_deleted_branch_is_brought_back_or_purged() -> Result<()> {
     let mut scene = Scene::new().await?;
     for step in BACK {
@@ -275,7 +293,7 @@ async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<
 fn no_step_is_forgotten() -> Result<()> {
     let mut named = BTreeSet::new();
     collect(&repository().join("src"), &mut named)?;
-    let tested = [&SUSPEND[..], &RESUME, &CREATE, &DELETE, &BACK, &GC, &RESCUE].concat();
+    let tested = [&SUSPEND[..], &RESUME, &CREATE, &CHANGE, &DELETE, &BACK, &GC, &RESCUE].concat();
     let name = |step: &str| step.split(':').next().map(str::to_owned);
     let tested = tested.into_iter().filter_map(name).collect();
     assert_eq!(named, tested);

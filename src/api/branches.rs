@@ -1,8 +1,8 @@
 //! Routes of branches.
 
 use argon_admin::types::{
-    self, Branch, CreateBranch, List, OpenPort, Operation, OperationKind, OperationResult, Problem,
-    RecoverBranch, TakeSnapshot, Until, Version,
+    self, Branch, ChangeBranch, CreateBranch, List, OpenPort, Operation, OperationKind,
+    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -87,6 +87,25 @@ pub(super) async fn create(
 ))]
 pub(super) async fn show(State(app): State<App>, Path((project, branch)): Names) -> Reply<Branch> {
     Ok(Json(app.branches.show(&project, &branch)?))
+}
+
+/// Change how long a branch may be idle, and how often a version is made of it
+#[utoipa::path(patch, path = "/v1/projects/{project}/branches/{branch}", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    request_body = ChangeBranch, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn change(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+    Json(change): Json<ChangeBranch>,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    let kind = OperationKind::ChangeBranch;
+    app.begin(kind, project, branch, async move |branches, project, branch| {
+        branches.change(&project, &branch, change).await
+    })
 }
 
 /// Delete a branch; its last state becomes a version first

@@ -30,7 +30,7 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(projects::set_retention))
         .routes(routes!(projects::preview_retention))
         .routes(routes!(branches::list, branches::create))
-        .routes(routes!(branches::show, branches::delete))
+        .routes(routes!(branches::show, branches::change, branches::delete))
         .routes(routes!(branches::suspend))
         .routes(routes!(branches::resume))
         .routes(routes!(branches::recover))

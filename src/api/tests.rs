@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use argon_admin::client::{Client, ClientError, Step};
 use argon_admin::types::{
-    At, BranchSource, BranchState, CreateBranch, CreateProject, Deleted, Operation,
+    At, BranchSource, BranchState, ChangeBranch, CreateBranch, CreateProject, Deleted, Operation,
     OperationResult, OperationStatus, RecoverBranch, Recovery, Until,
 };
 use serde_json::Value;
@@ -106,7 +106,12 @@ fn refused(client: &Client, begun: Result<Operation, ClientError>) -> String {
 }
 
 fn new_branch(name: &str, source: BranchSource) -> CreateBranch {
-    CreateBranch { name: name.into(), source, idle_timeout: Some("1h".parse().unwrap()) }
+    CreateBranch {
+        name: name.into(),
+        source,
+        idle_timeout: Some("1h".parse().unwrap()),
+        snapshot_every: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,10 +144,21 @@ fn life_of_a_project(client: Client) {
         "unknown_branch"
     );
 
+    let changed = |change: &ChangeBranch| {
+        let now = branch(done(&client, client.change_branch("shop", "dev", change)));
+        (now.idle_timeout.to_string(), now.snapshot_every.to_string())
+    };
+    let every = |text: &str| Some(Some(text.parse().unwrap()));
+    let change = ChangeBranch { snapshot_every: every("5s"), ..ChangeBranch::default() };
+    assert_eq!(changed(&change), ("1h".into(), "5s".into()));
     let resumed = branch(done(&client, client.step("shop", "dev", Step::Resume)));
     assert_eq!(resumed.state, BranchState::Running);
     let status = client.status().unwrap();
     assert_eq!((status.projects, status.branches.running, status.connections), (1, 1, 7));
+    // The claim on a branch that runs goes along, or its suspend would fail below.
+    let change = ChangeBranch { idle_timeout: Some(None), snapshot_every: every("1m") };
+    assert_eq!(changed(&change), ("5m".into(), "1m".into()));
+    assert_eq!(changed(&ChangeBranch::default()), ("5m".into(), "1m".into()));
     let salvage = RecoverBranch { how: Recovery::Salvage };
     assert_eq!(refused(&client, client.recover("shop", "dev", &salvage)), "branch_not_held");
     assert_eq!(refused(&client, client.recover("shop", "none", &salvage)), "unknown_branch");
@@ -151,6 +167,8 @@ fn life_of_a_project(client: Client) {
     assert!(archive.starts_with(&[0x1f, 0x8b]), "a gzip'ed archive");
     let suspended = branch(done(&client, client.step("shop", "dev", Step::Suspend(Until::Saved))));
     assert_eq!(suspended.state, BranchState::Suspended);
+    let reset = ChangeBranch { snapshot_every: Some(None), ..ChangeBranch::default() };
+    assert_eq!(changed(&reset), ("5m".into(), "off".into()));
 
     let versions = client.versions("shop", "dev").unwrap();
     let last = versions.last().unwrap();
@@ -296,7 +314,7 @@ async fn what_is_not_json_over_routes_is_served_too() {
     let document: Value = serde_json::from_str(&document.body).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), methods), (24, 31));
+    assert_eq!((paths.len(), methods), (24, 32));
     let branch = &document["components"]["schemas"]["CreateBranch"];
     assert_eq!(branch["additionalProperties"], false);
     assert_eq!(branch["required"], serde_json::json!(["name"]));

@@ -17,3 +17,4 @@ pub mod metrics;
 pub mod name;
 pub mod parallel;
 pub mod retention;
+pub mod snapshot_every;

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use argon_admin::types::{BranchSource, CreateBranch, IdleTimeout};
+use argon_admin::types::{BranchSource, CreateBranch};
 use tracing::info;
 
 use super::cell::Cell;
 use super::shared::Shared;
-use super::{BranchError, history, seed};
+use super::{BranchError, change, history, seed};
 use crate::base::failpoint::failpoint;
-use crate::base::idle;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
@@ -41,13 +40,8 @@ pub(super) async fn create(
         name: name.clone(),
         head: start.version,
         epoch: Epoch::default(),
-        idle_timeout: match request.idle_timeout {
-            None => idle::IdleTimeout::Default,
-            Some(IdleTimeout::Never) => idle::IdleTimeout::Never,
-            Some(IdleTimeout::After { ms }) => {
-                idle::IdleTimeout::After(std::time::Duration::from_millis(ms.get()))
-            }
-        },
+        idle_timeout: change::idle_timeout(request.idle_timeout),
+        snapshot_every: change::snapshot_every(request.snapshot_every),
         created,
         deleted: None,
         origin_branch: start.origin,
@@ -93,6 +87,7 @@ fn head(row: &BranchRow, project: &ProjectRow) -> Head {
             .zip(row.origin_version)
             .map(|(branch, version)| Origin { branch, version }),
         idle_timeout: row.idle_timeout,
+        snapshot_every: row.snapshot_every,
     }
 }
 

@@ -71,6 +71,11 @@ pub enum BranchError {
         "{commands} commands wait for branch `{branch}` already, {bytes} bytes of them in memory"
     )]
     Crowded { branch: Name, commands: usize, bytes: usize },
+    #[error(
+        "{free} bytes are free on the disk of {}, and branches are woken from {least} on",
+        path.display()
+    )]
+    LowDisk { path: PathBuf, free: u64, least: u64 },
     #[error("wake branch `{branch}`")]
     Wake { branch: Name, source: Arc<BranchError> },
     #[error("save branch `{branch}`: its writes are kept in {}", kept.display())]
@@ -163,6 +168,10 @@ impl BranchError {
             Self::Id(_) => ("invalid_id", 422),
             Self::WakeTimeout { .. } => ("wake_timeout", 503),
             Self::Crowded { .. } => ("too_many_waiting", 503),
+            Self::LowDisk { .. } => ("low_disk", 503),
+            Self::Wake { source, .. } if matches!(**source, Self::LowDisk { .. }) => {
+                return source.class();
+            }
             Self::Wake { .. } => ("wake_failed", 503),
             Self::Save { .. } | Self::Head { .. } => ("save_failed", 503),
             Self::Elsewhere { .. } => ("branch_elsewhere", 503),
@@ -276,6 +285,9 @@ impl BranchError {
             }
             Self::WakeTimeout { branch, .. } | Self::Crowded { branch, .. } => {
                 format!("try again; `argon branch show {branch}` tells how it stands")
+            }
+            Self::LowDisk { path, .. } => {
+                format!("make room on {}, or lower --min-free", path.display())
             }
             Self::Wake { branch, source } if source.is_damage() => format!(
                 "see what else is hurt: `argon scrub`; an earlier version may be whole: `argon \

@@ -8,9 +8,11 @@
 
 mod base;
 mod cell;
+mod change;
 mod claim;
 mod clients;
 mod create;
+mod disk;
 mod doors;
 mod error;
 mod garbage;
@@ -37,6 +39,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod suite;
+mod thinning;
 mod upload;
 mod view;
 mod wake;

@@ -129,6 +129,7 @@ fn row(head: Head) -> BranchRow {
         head: head.version,
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
+        snapshot_every: head.snapshot_every,
         created: head.created,
         deleted: head.deleted,
         origin_branch: head.origin.map(|origin| origin.branch),

@@ -271,6 +271,7 @@ fn branch_row(head: &Head, known: &HashSet<VersionId>) -> BranchRow {
         head: head.version,
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
+        snapshot_every: head.snapshot_every,
         created: head.created,
         deleted: head.deleted,
         origin_branch: origin.map(|origin| origin.branch),

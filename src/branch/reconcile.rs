@@ -36,11 +36,18 @@ pub(super) async fn reconcile(
     {
         shared.lease.outlive(&shared.volumes, owner, &cell.name).await?;
     }
-    if row.head != head.version || row.epoch < head.epoch || row.local != local {
+    let own = |row: &BranchRow| (row.idle_timeout, row.snapshot_every);
+    let settings = (head.idle_timeout, head.snapshot_every);
+    if row.head != head.version
+        || row.epoch < head.epoch
+        || row.local != local
+        || own(&row) != settings
+    {
         let version = shared.volumes.version(head.version).await?;
         commit(shared, cell, &version, |row| {
             row.local = local;
             row.epoch = row.epoch.max(head.epoch);
+            (row.idle_timeout, row.snapshot_every) = settings;
         })?;
     }
     // Whether a branch is deleted is decided here; a mark that a crash left behind is not renewed.

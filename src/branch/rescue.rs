@@ -155,6 +155,7 @@ async fn enter(
         head: version.id,
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
+        snapshot_every: head.snapshot_every,
         created: head.created,
         deleted: None,
         origin_branch: head.origin.map(|origin| origin.branch),

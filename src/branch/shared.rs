@@ -8,24 +8,26 @@ use std::time::Duration;
 
 use argon_admin::types::{IdleTimeout, SnapshotEvery};
 use dashmap::DashMap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::BranchError;
+use super::{BranchError, disk};
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
 use super::mounting::{self, Mounting};
 use super::news::News;
 use super::server_lease::{ServerLease, Writers};
+use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
 use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId};
 use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
+use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Compute, Instance, ServerFacts};
 use crate::store::{Key, Store};
@@ -100,6 +102,8 @@ pub(super) struct Shared {
     pub(super) seeding: tokio::sync::Mutex<()>,
     /// Held while a deleted branch is brought back or purged, or a project's object is replaced.
     pub(super) changing: tokio::sync::Mutex<()>,
+    /// Told whenever settings of a branch were changed.
+    changes: watch::Sender<()>,
     pub(super) facts: OnceLock<Arc<ServerFacts>>,
     pub(super) cells: DashMap<BranchId, Arc<Cell>>,
     /// Live branches by name, and the projects by name: what routing looks up.
@@ -163,6 +167,7 @@ impl Shared {
             starts: Semaphore::new(STARTS_AT_ONCE),
             seeding: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
+            changes: watch::Sender::new(()),
             facts: OnceLock::new(),
             cells,
             names: RwLock::new(names),
@@ -178,9 +183,54 @@ impl Shared {
         }
     }
 
-    /// How often a version is made of a branch that is worked on; `None` is never.
-    pub(super) fn snapshot_interval(&self, _row: &BranchRow) -> Option<Duration> {
-        self.settings.snapshot_every.duration()
+    /// How often a version is made of a branch while it runs, as the server says where it says
+    /// nothing itself; `None` is never.
+    pub(super) fn snapshot_interval(&self, row: &BranchRow) -> Option<Duration> {
+        match row.snapshot_every {
+            snapshot_every::SnapshotEvery::Default => self.settings.snapshot_every.duration(),
+            snapshot_every::SnapshotEvery::Every(time) => Some(time),
+            snapshot_every::SnapshotEvery::Off => None,
+        }
+    }
+
+    /// A receiver that is told whenever settings of some branch were changed: whoever waits by them
+    /// looks at its row again. Subscribe first, then look.
+    pub(super) fn settings_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn settings_changed(&self) {
+        self.changes.send_replace(());
+    }
+
+    /// Sees to it that there is room on the disk for one more branch, at the cost of the cache first.
+    ///
+    /// # Errors
+    /// [`BranchError::LowDisk`] where even that leaves too little for those that run.
+    pub(super) async fn make_room(&self) -> Result<(), BranchError> {
+        let path = self.settings.data_dir.clone();
+        let (cache, mounts) = (self.cache.clone(), self.settings.mounts);
+        blocking(move || {
+            let free = disk::free_bytes(&path)
+                .map_err(|source| BranchError::local("ask for the free room on", &path, source))?;
+            let cached = cache.as_ref().map_or(0, |cache| cache.bytes());
+            let room = disk::Room::decide(free, mounts.min_free_bytes, cached);
+            let keep = match room {
+                disk::Room::Plenty => mounts.cache_bytes,
+                disk::Room::ShrinkCache { to } => to,
+                disk::Room::RefuseWakes => 0,
+            };
+            if let Some(cache) = cache {
+                cache.shrink_to(keep);
+            }
+            match room {
+                disk::Room::RefuseWakes => {
+                    Err(BranchError::LowDisk { path, free, least: mounts.min_free_bytes })
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
     }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order

@@ -29,6 +29,7 @@ use crate::volume::Version;
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
     let begun = Instant::now();
     let workspace = shared.layout.branch(cell.id);
+    shared.make_room().await?;
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
     mounted::here(shared, cell).await?;

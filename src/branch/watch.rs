@@ -14,9 +14,12 @@ use super::life::Life;
 use super::shared::Shared;
 use super::state::{Event, State};
 use super::upload::{Wish, upload};
-use crate::base::limits::{BOOT_SET_OPEN, IDLE_POSTPONE, IDLE_QUESTION, SNAPSHOT_INTERVAL};
+use crate::base::limits::{BOOT_SET_OPEN, IDLE_POSTPONE, IDLE_QUESTION};
 use crate::volume::Cause;
 use crate::wire::Client;
+
+/// Until a branch that makes no versions by itself is told to.
+const FAR_AWAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs for one life; ends with it.
 pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
@@ -41,10 +44,13 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
     }
     // Whatever was done until now counts.
     let mut seen = u64::MAX;
+    let mut changes = shared.settings_changes();
     loop {
         let every = shared.snapshot_interval(&cell.row());
-        // A branch that makes none may be told to, and a short while is asked of it again.
-        sleep(every.unwrap_or(SNAPSHOT_INTERVAL)).await;
+        tokio::select! {
+            () = sleep(every.unwrap_or(FAR_AWAY)) => {}
+            Ok(()) = changes.changed() => continue,
+        }
         let (Some(_), Some(mounted)) = (every, cell.mounted()) else { continue };
         let worked = std::mem::replace(&mut seen, life.last_work()) != life.last_work();
         if !worked || !mounted.mount.is_changed() {

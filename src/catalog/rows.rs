@@ -10,7 +10,8 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
-use crate::base::retention::Retention;
+use crate::base::retention::{Retention, Thinning};
+use crate::base::snapshot_every::SnapshotEvery;
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct BranchRow {
     pub epoch: Epoch,
     /// When it is suspended.
     pub idle_timeout: IdleTimeout,
+    /// How often a version is made of it while it runs.
+    pub snapshot_every: SnapshotEvery,
     /// When it was created.
     pub created: Timestamp,
     /// When it was deleted.
@@ -104,8 +107,8 @@ pub struct VersionRow {
 }
 
 impl ProjectRow {
-    pub(super) const COLUMNS: &str =
-        "id, name, created_ms, base, keep_last, keep_for_ms, keep_deleted_ms";
+    pub(super) const COLUMNS: &str = "id, name, created_ms, base, keep_last, keep_for_ms, \
+        keep_deleted_ms, periodic_all_ms, periodic_minutes_ms, periodic_hours_ms";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -113,18 +116,26 @@ impl ProjectRow {
             name: parsed(row, "name")?,
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             base: parsed_or_null(row, "base")?,
-            retention: Retention::from_ms(
-                row.get("keep_last")?,
-                row.get("keep_for_ms")?,
-                row.get("keep_deleted_ms")?,
-            ),
+            retention: Retention {
+                periodic: Thinning::from_ms([
+                    row.get("periodic_all_ms")?,
+                    row.get("periodic_minutes_ms")?,
+                    row.get("periodic_hours_ms")?,
+                ]),
+                ..Retention::from_ms(
+                    row.get("keep_last")?,
+                    row.get("keep_for_ms")?,
+                    row.get("keep_deleted_ms")?,
+                )
+            },
         })
     }
 }
 
 impl BranchRow {
     pub(super) const COLUMNS: &str = "id, project, name, head, epoch, idle_timeout_ms, created_ms, \
-        deleted_ms, origin_branch, origin_version, local_base, local_saving, error, port, socket";
+        deleted_ms, origin_branch, origin_version, local_base, local_saving, error, port, socket, \
+        snapshot_every_ms";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let saving = parsed_or_null(row, "local_saving")?;
@@ -135,6 +146,7 @@ impl BranchRow {
             head: parsed(row, "head")?,
             epoch: Epoch(row.get("epoch")?),
             idle_timeout: IdleTimeout::from_ms(row.get("idle_timeout_ms")?),
+            snapshot_every: SnapshotEvery::from_ms(row.get("snapshot_every_ms")?),
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             deleted: row.get::<_, Option<u64>>("deleted_ms")?.map(Timestamp::from_unix_ms),
             origin_branch: parsed_or_null(row, "origin_branch")?,

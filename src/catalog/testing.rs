@@ -57,6 +57,7 @@ impl Bench {
             head: self.version(None).id,
             epoch: Epoch::default(),
             idle_timeout: IdleTimeout::Default,
+            snapshot_every: Default::default(),
             created,
             deleted: None,
             origin_branch: None,

@@ -230,6 +230,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_keeps_a_branch_from_waking_is_told_with_what_to_do() {
+        let branch: crate::base::name::Name = "dev".parse().unwrap();
+        let low = BranchError::LowDisk { path: "/data".into(), free: 5, least: 9 };
+        let wake = BranchError::Wake { branch: branch.clone(), source: low.clone().into() };
+        let held = BranchError::Held { branch, reason: "its log is torn".into() };
+        let again = Retry::Worthwhile(Sent::No);
+        for (error, api, code, retry, words) in [
+            (
+                low,
+                ("low_disk", 503),
+                Code::UNREACHABLE,
+                again,
+                "room on /data, or lower --min-free",
+            ),
+            (wake, ("low_disk", 503), Code::UNREACHABLE, again, "5 bytes are free on the disk"),
+            (held, ("branch_held", 409), Code::INTERNAL, Retry::Useless, "recover dev --salvage"),
+        ] {
+            assert_eq!((error.code(), error.http_status()), api);
+            let refusal = Refusal::of_branch(&error);
+            assert!(refusal.code == code && refusal.retry == retry, "{refusal:?}");
+            assert!(refusal.message.contains(words), "{}", refusal.message);
+        }
+    }
+
+    #[test]
     fn labels_say_what_is_safe_to_retry() {
         const WRITE: &str = "RetryableWriteError";
         const NONE: &str = "NoWritesPerformed";

@@ -73,8 +73,12 @@ impl Scene {
     }
 
     pub(super) async fn create(&self, name: &str) {
-        let request =
-            CreateBranch { name: name.to_owned(), source: BranchSource::Empty, idle_timeout: None };
+        let request = CreateBranch {
+            name: name.to_owned(),
+            source: BranchSource::Empty,
+            idle_timeout: None,
+            snapshot_every: None,
+        };
         self.branches.create("shop", request).await.unwrap();
     }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use zstd::bulk::Compressor;
@@ -27,7 +28,8 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
-use crate::base::retention::Retention;
+use crate::base::retention::{Retention, Thinning};
+use crate::base::snapshot_every::SnapshotEvery;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
 
@@ -39,7 +41,10 @@ fn project() -> Project {
         name: "shop".parse().unwrap(),
         created: Timestamp::from_unix_ms(1_700_000_000_000),
         base: Some(VersionId::from_bytes([3; 16])),
-        retention: Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000)),
+        retention: Retention {
+            periodic: Thinning::from_ms([1_800_000, 43_200_000, 604_800_000]),
+            ..Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000))
+        },
     }
 }
 
@@ -50,6 +55,7 @@ fn full_head() -> Head {
         deleted: Some(Timestamp::from_unix_ms(1_700_000_999_000)),
         origin: Some(Origin { branch, version }),
         idle_timeout: IdleTimeout::Never,
+        snapshot_every: SnapshotEvery::Every(Duration::from_secs(5)),
         ..head(7)
     }
 }
@@ -226,7 +232,17 @@ fn documents_have_the_types_of_the_format() {
     let found = check(Kind::Project, &keys::project(project().id), &fields);
     let rules = found.get_document("retention").unwrap();
     let found: Vec<_> = rules.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
-    assert_eq!(found, [("keep_last", Int64), ("keep_for_ms", Int64), ("keep_deleted_ms", Int64)]);
+    let fields = [
+        ("keep_last", Int64),
+        ("keep_for_ms", Int64),
+        ("keep_deleted_ms", Int64),
+        ("periodic", EmbeddedDocument),
+    ];
+    assert_eq!(found, fields);
+    let periodic = rules.get_document("periodic").unwrap();
+    let found: Vec<_> =
+        periodic.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("all_ms", Int64), ("minutes_ms", Int64), ("hours_ms", Int64)]);
     let fields = [
         ("branch", String),
         ("branch_name", String),
@@ -239,6 +255,7 @@ fn documents_have_the_types_of_the_format() {
         ("deleted_ms", Int64),
         ("origin", EmbeddedDocument),
         ("idle_timeout_ms", Int64),
+        ("snapshot_every_ms", Int64),
     ];
     check(Kind::Head, &keys::head(full_head().branch), &fields);
     let fields = [

@@ -12,6 +12,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::base::name::Name;
+use crate::base::snapshot_every::SnapshotEvery;
 use crate::store::{Condition, ETag, Key, StoreError};
 
 /// A branch, as the store knows it.
@@ -49,6 +50,13 @@ pub struct Head {
     /// When it is suspended by itself.
     #[serde(rename = "idle_timeout_ms", default, skip_serializing_if = "IdleTimeout::is_default")]
     pub idle_timeout: IdleTimeout,
+    /// How often a version is made of it while it runs.
+    #[serde(
+        rename = "snapshot_every_ms",
+        default,
+        skip_serializing_if = "SnapshotEvery::is_default"
+    )]
+    pub snapshot_every: SnapshotEvery,
 }
 
 /// The version of another branch that a branch was made from.
@@ -240,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_idle_timeout_comes_back() {
+    fn every_idle_timeout_and_interval_comes_back() {
         let id = head(1).branch;
         for (idle_timeout, wanted) in [
             (IdleTimeout::Default, IdleTimeout::Default),
@@ -257,6 +265,14 @@ mod tests {
         ] {
             let sealed = Head { idle_timeout, ..head(1) }.seal().unwrap();
             assert_eq!(Head::open(id, &sealed).unwrap().idle_timeout, wanted);
+        }
+        for snapshot_every in [
+            SnapshotEvery::Default,
+            SnapshotEvery::Off,
+            SnapshotEvery::Every(Duration::from_secs(5)),
+        ] {
+            let sealed = Head { snapshot_every, ..head(1) }.seal().unwrap();
+            assert_eq!(Head::open(id, &sealed).unwrap().snapshot_every, snapshot_every);
         }
         let other = Head::open(BranchId::from_bytes([200; 16]), &head(1).seal().unwrap());
         assert!(matches!(other, Err(FormatError::Other { .. })));

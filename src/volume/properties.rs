@@ -17,6 +17,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::snapshot_every::SnapshotEvery;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath};
 
 /// Times and numbers are kept in BSON, which has no unsigned ones.
@@ -49,9 +50,9 @@ fn a_head() -> impl Strategy<Value = Head> {
     let names = ("[a-z0-9]{1,63}", "[a-z0-9]{1,63}");
     let ids = (branch_id(), any::<[u8; 16]>(), version_id(), option::of(any::<[u8; 16]>()));
     let origin = option::of((branch_id(), version_id()));
-    let idle = option::of(0..=NUMBER_MAX).prop_map(IdleTimeout::from_ms);
+    let own = (option::of(0..=NUMBER_MAX), option::of(0..=NUMBER_MAX));
     let times = (time(), option::of(time()), 0..=NUMBER_MAX);
-    (names, ids, origin, idle, times).prop_map(|(names, ids, origin, idle_timeout, times)| Head {
+    (names, ids, origin, own, times).prop_map(|(names, ids, origin, own, times)| Head {
         branch: ids.0,
         branch_name: names.0.parse().unwrap(),
         project: ProjectId::from_bytes(ids.1),
@@ -62,7 +63,8 @@ fn a_head() -> impl Strategy<Value = Head> {
         created: times.0,
         deleted: times.1,
         origin: origin.map(|(branch, version)| Origin { branch, version }),
-        idle_timeout,
+        idle_timeout: IdleTimeout::from_ms(own.0),
+        snapshot_every: SnapshotEvery::from_ms(own.1),
     })
 }
 

@@ -74,6 +74,7 @@ pub fn head(epoch: u64) -> Head {
         deleted: None,
         origin: None,
         idle_timeout: IdleTimeout::Default,
+        snapshot_every: Default::default(),
     }
 }
 

@@ -9,7 +9,9 @@ use super::output::{Answer, pairs, table};
 use super::session::{Done, Session};
 use super::{ProjectArg, human};
 use crate::client::Step;
-use crate::types::{At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Label, Wake};
+use crate::types::{
+    At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Label, SnapshotEvery, Wake,
+};
 
 mod door;
 mod dump;
@@ -30,6 +32,8 @@ pub enum BranchCommand {
     },
     /// Show one branch
     Show(Named),
+    /// Change how long a branch may be idle, and how often a version is made of it
+    Set(step::Set),
     /// Stop a branch's process and make its changes a version
     Suspend(step::Suspend),
     /// Start a branch's process; the first command of a client does that too
@@ -81,7 +85,7 @@ pub struct Create {
     #[arg(long)]
     empty: bool,
     #[command(flatten)]
-    idle: Idle,
+    own: Own,
     #[command(flatten)]
     project: ProjectArg,
 }
@@ -96,7 +100,7 @@ pub struct TimeTravel {
     #[command(flatten)]
     at: AtArg,
     #[command(flatten)]
-    idle: Idle,
+    own: Own,
     #[command(flatten)]
     project: ProjectArg,
 }
@@ -116,10 +120,13 @@ struct AtArg {
 }
 
 #[derive(Args, Clone, Debug)]
-struct Idle {
+struct Own {
     /// Suspend it after this long without work: 30s, 5m, 1h, 500ms or never
     #[arg(long, value_name = "TIME")]
     idle_timeout: Option<IdleTimeout>,
+    /// Make a version of it this often while it runs and changes: 5s, 1m, 1h or off
+    #[arg(long, value_name = "TIME")]
+    snapshot_every: Option<SnapshotEvery>,
 }
 
 fn timestamp(text: &str) -> Result<At, String> {
@@ -162,6 +169,7 @@ impl BranchCommand {
                 let branch = session.client.branch(&project, &named.name)?;
                 Ok(Answer::new(&branch, shown(&branch)))
             }
+            Self::Set(set) => set.execute(session),
             Self::Suspend(suspend) => suspend.execute(session),
             Self::Recover(recover) => recover.execute(session),
             Self::Resume(named) => step(named, Step::Resume, "resumed"),
@@ -191,14 +199,14 @@ impl Create {
             None if self.empty => BranchSource::Empty,
             None => BranchSource::Base,
         };
-        create(session, &self.project, &self.name, source, &self.idle)
+        create(session, &self.project, &self.name, source, &self.own)
     }
 }
 
 impl TimeTravel {
     fn execute(&self, session: &Session) -> Result<Answer, CliError> {
         let source = BranchSource::Branch { branch: self.from_branch.clone(), at: self.at.at() };
-        create(session, &self.project, &self.name, source, &self.idle)
+        create(session, &self.project, &self.name, source, &self.own)
     }
 }
 
@@ -207,10 +215,11 @@ fn create(
     project: &ProjectArg,
     name: &str,
     source: BranchSource,
-    idle: &Idle,
+    own: &Own,
 ) -> Result<Answer, CliError> {
     let project = session.project(project)?;
-    let request = CreateBranch { name: name.to_owned(), source, idle_timeout: idle.idle_timeout };
+    let Own { idle_timeout, snapshot_every } = *own;
+    let request = CreateBranch { name: name.to_owned(), source, idle_timeout, snapshot_every };
     let begun = session.client.create_branch(&project, &request)?;
     Ok(done(&session.follow_branch(begun)?, "created"))
 }
@@ -249,6 +258,10 @@ fn shown(branch: &Branch) -> String {
         IdleTimeout::Never => "never".to_owned(),
         after => format!("after {after} without work"),
     };
+    let snapshots = match branch.snapshot_every {
+        SnapshotEvery::Off => "off".to_owned(),
+        every => format!("every {every}, while it runs and changes"),
+    };
     pairs(&[
         ("name", Some(branch.name.clone())),
         ("project", Some(branch.project.clone())),
@@ -263,6 +276,7 @@ fn shown(branch: &Branch) -> String {
         ("size", Some(human::size(branch.size_bytes))),
         ("from", origin(branch)),
         ("suspends", Some(idle)),
+        ("snapshots", Some(snapshots)),
         ("clients", Some(branch.clients.to_string())),
         ("in flight", Some(branch.in_flight.to_string())),
         ("last wake", branch.last_wake.as_ref().map(wake)),

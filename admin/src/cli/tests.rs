@@ -32,6 +32,9 @@ fn command_lines_are_taken_or_refused() {
         ("project retention shop", true),
         ("project retention shop --keep-last 10 --keep-for 30d --keep-deleted forever", true),
         ("project retention shop --keep-last all --dry-run", true),
+        ("project retention shop --periodic-all 1h --periodic-minutes 1d", true),
+        ("project retention shop --periodic-hours forever --dry-run", true),
+        ("project retention shop --periodic-all never", false),
         ("project retention shop --keep-last 0", false),
         ("project retention shop --keep-for never", false),
         ("--json branch list --deleted --project shop", true),
@@ -54,6 +57,14 @@ fn command_lines_are_taken_or_refused() {
         (&format!("{travel} --version-id 2026-01-31T12:00:00Z"), false),
         (&format!("{travel} --version-id {ID} --timestamp 2026-01-31T12:00:00Z"), false),
         ("branch time-travel x --timestamp 2026-01-31T12:00:00Z", false),
+        (&format!("{create} --snapshot-every 5s"), true),
+        (&format!("{create} --snapshot-every 500ms"), false),
+        (&format!("{travel} --label v1.2 --snapshot-every off"), true),
+        ("branch set dev", false),
+        ("branch set dev --idle-timeout default", true),
+        ("branch set dev --idle-timeout never --snapshot-every 1m", true),
+        ("branch set dev --snapshot-every off --project shop", true),
+        ("branch set dev --snapshot-every soon", false),
         ("branch suspend dev --wait --project shop", true),
         ("branch recover dev", false),
         ("branch recover dev --last-version", true),
@@ -97,6 +108,7 @@ fn branch(name: &str) -> Value {
     json!({
         "id": "b1", "project": "shop", "name": name, "state": "running", "head_version": "v1",
         "origin": {"branch": "main", "version": "v0"}, "idle_timeout": {"after": {"ms": 30_000}},
+        "snapshot_every": "off",
         "created_at": "long ago", "uri": format!("mongodb://127.0.0.1:1/?appName=argon.shop/{name}"),
         "clients": 2, "in_flight": 0, "size_bytes": 1536, "epoch": 3
     })

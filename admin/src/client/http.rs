@@ -63,6 +63,15 @@ impl Http {
         self.document(&format!("POST {path}"), sent)
     }
 
+    pub(super) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let sent = self.agent.patch(self.url(path)).send_json(body);
+        self.document(&format!("PATCH {path}"), sent)
+    }
+
     pub(super) fn put<T: DeserializeOwned>(
         &self,
         path: &str,

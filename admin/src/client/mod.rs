@@ -11,9 +11,9 @@ mod http;
 use std::io::Read;
 
 use crate::types::{
-    Base, Branch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving, List, OpenPort,
-    Operation, OperationStatus, Project, RecoverBranch, Retention, Status, TakeSnapshot, Until,
-    Version,
+    Base, Branch, ChangeBranch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving,
+    List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, Status,
+    TakeSnapshot, Until, Version,
 };
 use address::segment;
 use http::Http;
@@ -122,6 +122,16 @@ impl Client {
     /// One branch.
     pub fn branch(&self, project: &str, branch: &str) -> Result<Branch, ClientError> {
         self.http.get(&branch_path(project, branch))
+    }
+
+    /// Begins to change settings of a branch.
+    pub fn change_branch(
+        &self,
+        project: &str,
+        branch: &str,
+        change: &ChangeBranch,
+    ) -> Result<Operation, ClientError> {
+        self.http.patch(&branch_path(project, branch), change)
     }
 
     /// Begins to delete a branch.

@@ -25,8 +25,12 @@ fn long_work_is_followed_to_its_end() {
         operation("running", ""),
         operation("succeeded", ""),
     ]);
-    let request =
-        CreateBranch { name: "dev".into(), source: BranchSource::Empty, idle_timeout: None };
+    let request = CreateBranch {
+        name: "dev".into(),
+        source: BranchSource::Empty,
+        idle_timeout: None,
+        snapshot_every: None,
+    };
     let begun = client.create_branch("shop", &request).unwrap();
     let ended = client.follow(begun).unwrap();
     assert_eq!(ended.status, OperationStatus::Succeeded);

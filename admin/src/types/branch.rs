@@ -3,10 +3,10 @@
 use std::fmt;
 use std::num::NonZeroU16;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{BranchSource, IdleTimeout};
+use super::{BranchSource, IdleTimeout, SnapshotEvery};
 
 /// One line of a database's history, with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +26,8 @@ pub struct Branch {
     pub origin: Option<Origin>,
     /// How long it may be idle before it is suspended, defaults applied.
     pub idle_timeout: IdleTimeout,
+    /// How often a version is made of it while it runs and changes, defaults applied.
+    pub snapshot_every: SnapshotEvery,
     /// When it was created.
     pub created_at: String,
     /// When it was deleted, for a deleted branch.
@@ -166,6 +168,34 @@ pub struct CreateBranch {
     /// How long it may be idle before it is suspended; the server's default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<IdleTimeout>,
+    /// How often a version is made of it while it runs and changes; the server's default where
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_every: Option<SnapshotEvery>,
+}
+
+/// What `PATCH /v1/projects/{project}/branches/{branch}` takes: what is absent stays as it is, and
+/// `null` is the server's default from now on (RFC 7396).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeBranch {
+    /// How long it may be idle before it is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<IdleTimeout>)]
+    pub idle_timeout: Option<Option<IdleTimeout>>,
+    /// How often a version is made of it while it runs and changes.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<SnapshotEvery>)]
+    pub snapshot_every: Option<Option<SnapshotEvery>>,
+}
+
+/// A field that is there, be it `null`.
+fn present<'de, T, D>(input: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(input).map(Some)
 }
 
 /// How far a suspend is waited for.
@@ -224,10 +254,35 @@ mod tests {
         let read = |text| serde_json::from_str::<CreateBranch>(text);
         assert_eq!(
             read(r#"{"name":"dev"}"#).unwrap(),
-            CreateBranch { name: "dev".into(), source: BranchSource::Base, idle_timeout: None }
+            CreateBranch {
+                name: "dev".into(),
+                source: BranchSource::Base,
+                idle_timeout: None,
+                snapshot_every: None
+            }
         );
         assert!(read(r#"{"name":"dev","idle_timout":"never"}"#).is_err());
         assert!(read(r#"{"source":"empty"}"#).is_err());
+    }
+
+    #[test]
+    fn a_change_tells_what_is_absent_from_what_is_null() {
+        let some = |text: &str| Some(Some(text.parse().unwrap()));
+        for (text, idle_timeout, snapshot_every) in [
+            ("{}", None, None),
+            (r#"{"idle_timeout":null}"#, Some(None), None),
+            (r#"{"snapshot_every":"off"}"#, None, Some(Some(SnapshotEvery::Off))),
+            (
+                r#"{"idle_timeout":{"after":{"ms":1000}},"snapshot_every":null}"#,
+                some("1s"),
+                Some(None),
+            ),
+        ] {
+            let change = ChangeBranch { idle_timeout, snapshot_every };
+            assert_eq!(serde_json::from_str::<ChangeBranch>(text).unwrap(), change);
+            assert_eq!(serde_json::to_string(&change).unwrap(), text);
+        }
+        assert!(serde_json::from_str::<ChangeBranch>(r#"{"name":"x"}"#).is_err());
     }
 
     #[test]

@@ -24,15 +24,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use branch::{
-    Branch, BranchState, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch, Recovery, Until,
-    Wake, connection_uri,
+    Branch, BranchState, ChangeBranch, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch,
+    Recovery, Until, Wake, connection_uri,
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
-pub use project::{Base, CreateProject, Leaving, Project, Retention};
+pub use project::{Base, CreateProject, Leaving, Project, Retention, Thinning};
 pub use snapshot_every::{InvalidSnapshotEvery, SnapshotEvery};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, Status};

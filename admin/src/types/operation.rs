@@ -45,6 +45,8 @@ pub enum OperationKind {
     DeleteProject,
     /// Create a branch.
     CreateBranch,
+    /// Change settings of a branch.
+    ChangeBranch,
     /// Make a branch's changes a version and stop its process.
     SuspendBranch,
     /// Start a branch's process.
@@ -114,6 +116,7 @@ impl OperationKind {
             Self::CreateProject => "create project",
             Self::DeleteProject => "delete project",
             Self::CreateBranch => "create branch",
+            Self::ChangeBranch => "change branch",
             Self::SuspendBranch => "suspend branch",
             Self::ResumeBranch => "resume branch",
             Self::RecoverBranch => "recover branch",
@@ -160,6 +163,7 @@ mod tests {
             CreateProject,
             DeleteProject,
             CreateBranch,
+            ChangeBranch,
             SuspendBranch,
             ResumeBranch,
             RecoverBranch,

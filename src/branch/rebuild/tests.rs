@@ -4,6 +4,7 @@ use super::*;
 use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch};
+use crate::base::snapshot_every::SnapshotEvery;
 use crate::store::StoreError;
 use crate::volume::{Cause, MongodVersion, Origin, VolumeError};
 
@@ -36,6 +37,7 @@ fn head(number: u8) -> Head {
         deleted: None,
         origin: None,
         idle_timeout: IdleTimeout::Never,
+        snapshot_every: SnapshotEvery::Off,
     }
 }
 
@@ -85,6 +87,7 @@ fn a_sound_store_says_all_of_it() {
     let [live, gone] = &branches[..] else { panic!() };
     assert_eq!((gone.deleted, gone.epoch, live.deleted), (deleted, Epoch(1), None));
     assert_eq!((live.origin_version, live.idle_timeout), (Some(version(1).id), IdleTimeout::Never));
+    assert_eq!(live.snapshot_every, SnapshotEvery::Off);
     let pinned: Vec<_> = versions.iter().map(|row| row.pinned).collect();
     assert_eq!(pinned, [false, true, false, false, false]);
     assert_eq!(versions[0].label.as_deref(), Some("sale"));

@@ -1,4 +1,6 @@
-//! `argon branch suspend` and `recover`: steps that have a choice.
+//! `argon branch set`, `suspend` and `recover`: steps that have a choice.
+
+use std::str::FromStr;
 
 use clap::Args;
 
@@ -7,7 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::output::Answer;
 use crate::cli::session::Session;
 use crate::client::Step;
-use crate::types::{RecoverBranch, Recovery, Until};
+use crate::types::{ChangeBranch, IdleTimeout, RecoverBranch, Recovery, SnapshotEvery, Until};
 
 #[derive(Args, Clone, Debug)]
 pub struct Suspend {
@@ -36,6 +38,53 @@ struct How {
     /// Take what can be read up to the damage as a new version
     #[arg(long)]
     salvage: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Set {
+    #[command(flatten)]
+    branch: Named,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
+struct Change {
+    /// Suspend it after this long without work: 30s, 5m, 1h, never, or default for the server's
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<OrDefault<IdleTimeout>>,
+    /// Make a version of it this often while it runs and changes: 5s, 1m, off, or default for the
+    /// server's
+    #[arg(long, value_name = "TIME")]
+    snapshot_every: Option<OrDefault<SnapshotEvery>>,
+}
+
+/// A setting of the branch's own, or none.
+#[derive(Clone, Copy, Debug)]
+struct OrDefault<T>(Option<T>);
+
+impl<T: FromStr> FromStr for OrDefault<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        match text {
+            "default" => Ok(Self(None)),
+            own => own.parse().map(|own| Self(Some(own))),
+        }
+    }
+}
+
+impl Set {
+    pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let change = ChangeBranch {
+            idle_timeout: self.change.idle_timeout.map(|idle| idle.0),
+            snapshot_every: self.change.snapshot_every.map(|every| every.0),
+        };
+        let project = session.project(&self.branch.project)?;
+        let begun = session.client.change_branch(&project, &self.branch.name, &change)?;
+        Ok(done(&session.follow_branch(begun)?, "changed"))
+    }
 }
 
 impl Suspend {
