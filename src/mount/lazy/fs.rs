@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -43,13 +43,15 @@ pub(super) struct Served {
     tuning: Tuning,
     /// The node and the offset where the last read from the source ended.
     last: (AtomicU64, AtomicU64),
+    /// One of the threads waits for the disk.
+    syncing: AtomicBool,
 }
 
 impl Served {
     pub(super) fn new(fetcher: Fetcher, tuning: Tuning) -> Self {
         // SAFETY: both calls only read the process's ids.
         let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
-        Self { fetcher, user, group, tuning, last: Default::default() }
+        Self { fetcher, user, group, tuning, last: Default::default(), syncing: false.into() }
     }
 
     fn overlay(&self) -> &Overlay {
@@ -441,13 +443,20 @@ impl Filesystem for Served {
         reply: ReplyEmpty,
     ) {
         let node = attempt!(reply, self.node(node));
-        // The disk takes its time, and those who read must not wait for it.
-        self.fetcher.blocking(move |overlay| {
-            settle(overlay.fsync(&node), reply);
-            if let Err(error) = overlay.shorten_log() {
-                tracing::warn!(%error, "the overlay's log cannot be written anew");
-            }
-        });
+        // The disk takes its time, and those who read must not wait for it: one sync at a time is
+        // done by the thread that got it, which saves a change of threads, others elsewhere.
+        if self.syncing.swap(true, Ordering::Acquire) {
+            return self.fetcher.blocking(move |overlay| settle(overlay.fsync(&node), reply));
+        }
+        settle(self.overlay().fsync(&node), reply);
+        self.syncing.store(false, Ordering::Release);
+        if self.overlay().log.is_long() {
+            self.fetcher.blocking(|overlay| {
+                if let Err(error) = overlay.shorten_log() {
+                    tracing::warn!(%error, "the overlay's log cannot be written anew");
+                }
+            });
+        }
     }
 
     fn readdir(

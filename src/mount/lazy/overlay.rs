@@ -48,7 +48,7 @@ pub(super) struct Overlay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Seal {
     None,
-    Held { changed: bool },
+    Held { changed: bool, pages: u64 },
 }
 
 /// What an overlay takes.
@@ -56,7 +56,8 @@ pub(super) enum Seal {
 pub struct Usage {
     /// What its files take of the disk, bytes.
     pub bytes: u64,
-    /// Pages of 4 KiB that differ from the version below.
+    /// Pages of 4 KiB that differ from the version below; what is sealed and written again counts
+    /// twice.
     pub pages_changed: u64,
 }
 
@@ -297,7 +298,7 @@ impl Overlay {
 
     /// Whether anything differs from the version below.
     pub(super) fn is_changed(&self) -> bool {
-        matches!(*self.sealed(), Seal::Held { changed: true }) || self.is_changed_since_seal()
+        matches!(*self.sealed(), Seal::Held { changed: true, .. }) || self.is_changed_since_seal()
     }
 
     /// The same, where a seal is held from what it holds.
@@ -322,6 +323,9 @@ impl Overlay {
         }
         let changed = |node: &Arc<Node>| node.read().map_or(0, |state| state.changed.count());
         usage.pages_changed = self.names().nodes().map(changed).sum();
+        if let Seal::Held { pages, .. } = *self.sealed() {
+            usage.pages_changed += pages;
+        }
         Ok(usage)
     }
 

@@ -66,7 +66,7 @@ impl Overlay {
             if *held != Seal::None {
                 return Err(MountError::SealHeld { path: self.directory.clone() });
             }
-            *held = Seal::Held { changed: true };
+            *held = Seal::Held { changed: true, pages: 0 };
         }
         let sealed = self.seal_claimed();
         if sealed.is_err() {
@@ -98,7 +98,8 @@ impl Overlay {
             }
         };
         let changed = names_changed || files.iter().any(|file| file.touched);
-        *self.sealed() = Seal::Held { changed };
+        let pages = files.iter().map(|file| file.changed.count()).sum();
+        *self.sealed() = Seal::Held { changed, pages };
         let boot = boot(self, &files);
         let (overlay, settled) = (self.clone(), AtomicBool::new(false));
         Ok(Arc::new(Sealed { tree, files, boot, pause, overlay, aside, names_changed, settled }))
