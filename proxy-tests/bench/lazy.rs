@@ -38,8 +38,7 @@ struct Effort {
 }
 
 fn main() -> Result<()> {
-    let mut effort =
-        Effort { sizes_mb: vec![100, 1_000], rounds: 5, copies: 30, turns: 15 };
+    let mut effort = Effort { sizes_mb: vec![100, 1_000], rounds: 5, copies: 30, turns: 15 };
     for argument in std::env::args().skip(1) {
         match &*argument {
             // What `cargo bench` itself adds.
@@ -335,12 +334,12 @@ async fn beside_a_directory(effort: &Effort, told: &mut Told) -> Result<()> {
             rates[2][which].push(singles(documents, first + 500_000).await?);
         }
     }
-    for (what, [lazy, eager]) in ["insert load", "point reads, cache of 256 MB", "journaled inserts"]
-        .into_iter()
-        .zip(rates)
+    for (what, [lazy, eager]) in
+        ["insert load", "point reads, cache of 256 MB", "journaled inserts"].into_iter().zip(rates)
     {
         // Of each turn its own ratio, for the machine is not the same from one to the next.
-        let mut ratios: Vec<f64> = lazy.iter().zip(&eager).map(|(lazy, eager)| lazy / eager).collect();
+        let mut ratios: Vec<f64> =
+            lazy.iter().zip(&eager).map(|(lazy, eager)| lazy / eager).collect();
         ratios.sort_by(f64::total_cmp);
         let median = ratios[ratios.len() / 2];
         told.row("ratio", &size, what, &format!("{median:.2}"), median);

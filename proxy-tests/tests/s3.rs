@@ -77,7 +77,8 @@ async fn branches_go_on_while_the_store_is_away_and_are_saved_later() -> Result<
     between.cut();
     insert(&client, "while it is away").await?;
     let cli = server.cli();
-    let suspend = tokio::task::spawn_blocking(move || cli.output(&["branch", "suspend", "--wait", "dev"]));
+    let suspend =
+        tokio::task::spawn_blocking(move || cli.output(&["branch", "suspend", "--wait", "dev"]));
     server.until("dev", |now| now.error.is_some() && now.state != BranchState::Suspended).await?;
     let error = server.show("dev")?.error.context("it says why")?;
     assert!(error.contains("cannot be reached"), "{error}");

@@ -16,8 +16,8 @@ use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{
-    BranchError, Damage, base, create, doors, history, identity, mounting, news, rebuild, retention,
-    seed, server_lease, view,
+    BranchError, Damage, base, create, doors, history, identity, mounting, news, rebuild,
+    retention, seed, server_lease, view,
 };
 use crate::archive;
 use crate::base::failpoint::failpoint;

@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{BranchError, disk};
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
 use super::mounting::{self, Mounting};
 use super::news::News;
 use super::server_lease::{ServerLease, Writers};
+use super::{BranchError, disk};
 use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
 use crate::base::idle;

@@ -213,9 +213,7 @@ pub fn next(state: State, event: Event) -> Result<(State, Option<Effect>), Illeg
         (S::Held, E::GoBack) => Ok((S::Suspending, Some(Effect::SetAside))),
         (S::Held, E::Salvage) => Ok((S::Suspending, Some(Effect::ReadWhatIsSound))),
         (_, E::GoBack | E::Salvage) => Err(NotHeld),
-        (S::Held, E::Demand | E::Suspend | E::Snapshot | E::Delete) => {
-            Err(IllegalTransition::Held)
-        }
+        (S::Held, E::Demand | E::Suspend | E::Snapshot | E::Delete) => Err(IllegalTransition::Held),
 
         (S::Running, E::Lost) => Ok((S::Suspending, Some(Effect::GiveUp))),
         // Whatever is under way finds it out when it comes to the head.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::BranchError;
 use super::cell::Cell;
 use super::claim::{claim, release};
 use super::life::Life;
@@ -13,7 +14,6 @@ use super::mounted::{self, Mounted};
 use super::mounting::Mounting;
 use super::report::WakeReport;
 use super::shared::Shared;
-use super::BranchError;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;

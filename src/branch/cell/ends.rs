@@ -17,7 +17,12 @@ use crate::branch::state::{Event, Local, State};
 
 impl Cell {
     /// mongod ended by itself.
-    pub(in crate::branch) fn died(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>, how: &str) {
+    pub(in crate::branch) fn died(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        life: &Arc<Life>,
+        how: &str,
+    ) {
         let mut inner = self.lock();
         let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
         if !current || inner.state != State::Running {
@@ -43,7 +48,11 @@ impl Cell {
     }
 
     /// The end of a wake.
-    pub(in crate::branch) fn woken(self: &Arc<Self>, shared: &Arc<Shared>, result: Result<Life, BranchError>) {
+    pub(in crate::branch) fn woken(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        result: Result<Life, BranchError>,
+    ) {
         let mut inner = self.lock();
         let (event, outcome) = match result {
             Ok(life) => {

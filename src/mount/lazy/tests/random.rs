@@ -175,7 +175,8 @@ impl Run {
         self.runtime.block_on(mount.unmount()).unwrap();
         drop(mount);
         let _entered = self.runtime.enter();
-        let recovered = LazyMount::recover(self.source.clone(), &self.overlay, &self.ours.root, Reading::Whole);
+        let recovered =
+            LazyMount::recover(self.source.clone(), &self.overlay, &self.ours.root, Reading::Whole);
         self.mount =
             Some(recovered.unwrap_or_else(|error| panic!("{}: {error}", self.context(step))));
         self.compare(step);
