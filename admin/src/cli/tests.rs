@@ -258,7 +258,8 @@ fn the_rules_of_a_project_are_shown_changed_in_part_and_tried() {
     let list = json!({ "items": [project(100)] });
     let text = |last| {
         format!(
-            "project       shop\nkeep last     {last}\nkeep for      30d\nkeep deleted  forever\n"
+            "project       shop\nkeep last     {last}\nkeep for      30d\nkeep deleted  forever\n\
+             periodic      all for 1h, one a minute for 1d, one an hour for 30d, then one a day\n"
         )
     };
     let (done, requests) = execute("project retention shop", std::slice::from_ref(&list));
@@ -275,7 +276,13 @@ fn the_rules_of_a_project_are_shown_changed_in_part_and_tried() {
     let requests = serving.join().unwrap();
     assert!(requests[1].starts_with("PUT /v1/projects/shop/retention "));
     let body: Value = serde_json::from_str(requests[1].split_once("\r\n").unwrap().1).unwrap();
-    assert_eq!(body, json!({"keep_last": 7, "keep_for_ms": 2_592_000_000_u64}));
+    let periodic = json!({
+        "all_ms": 3_600_000, "minutes_ms": 86_400_000, "hours_ms": 2_592_000_000_u64
+    });
+    let rules = json!({
+        "keep_last": 7, "keep_for_ms": 2_592_000_000_u64, "periodic": periodic
+    });
+    assert_eq!(body, rules);
 
     let leaving = json!({ "items": [
         { "branch": "dev", "branch_id": "b1", "version": version(None) },
