@@ -38,6 +38,7 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod suite;
+mod thinning;
 mod view;
 mod wake;
 mod watch;

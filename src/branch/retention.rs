@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::reconcile::version_row;
 use super::shared::Shared;
 use super::state::State;
+use super::thinning::thinned;
 use super::{BranchError, Branches, view};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{BranchId, VersionId};
@@ -101,7 +102,7 @@ impl Branches {
                 leaving.push(named(None));
                 continue;
             }
-            let gone: HashSet<_> = all.let_go_of(branch, &retention, now).collect();
+            let gone = all.let_go_of(branch, &retention, now);
             let rows = all.own(branch).iter().filter(|row| gone.contains(&row.id));
             leaving.extend(rows.map(|row| named(Some(view::version(row)))));
         }
@@ -202,7 +203,7 @@ impl Rows {
         branch: &BranchRow,
         rules: &Retention,
         now: Timestamp,
-    ) -> impl Iterator<Item = VersionId> {
+    ) -> HashSet<VersionId> {
         let_go(self.own(branch), &self.needed, rules, now)
     }
 }
@@ -221,23 +222,27 @@ fn needed(branches: &[BranchRow], projects: &[ProjectRow]) -> HashSet<VersionId>
     branches.iter().flat_map(of_branch).chain(bases).collect()
 }
 
-/// Which of a branch's own versions, the oldest first, the rules let go. By age a version stays as
-/// long as the branch was still in that state within the time to keep: so every moment of it can
-/// be gone back to.
+/// Which of a branch's own versions, the oldest first, the rules let go: those that are too many
+/// for their age among the ones made by the clock, and of the rest what is neither among the newest
+/// nor young enough. By age a version stays as long as the branch was still in that state within the
+/// time to keep: so every moment that was not thinned out can be gone back to.
 fn let_go(
     own: &[VersionRow],
     needed: &HashSet<VersionId>,
     rules: &Retention,
     now: Timestamp,
-) -> impl Iterator<Item = VersionId> {
+) -> HashSet<VersionId> {
+    let mut gone = thinned(own, needed, &rules.periodic, now);
+    let own: Vec<_> = own.iter().filter(|version| !gone.contains(&version.id)).collect();
     let last = rules.keep_last.map_or(own.len(), |last| last as usize);
     let old = own.len().saturating_sub(last);
     let since = rules.keep_for_ms().map_or(0, |ms| now.unix_ms().saturating_sub(ms));
-    let of_old = own.iter().take(old).enumerate().filter(move |(place, version)| {
+    let of_old = own.iter().take(old).enumerate().filter(|(place, version)| {
         let replaced = own.get(place + 1).is_some_and(|next| next.created.unix_ms() <= since);
         replaced && !version.pinned && !needed.contains(&version.id)
     });
-    of_old.map(|(_, version)| version.id).collect::<Vec<_>>().into_iter()
+    gone.extend(of_old.map(|(_, version)| version.id));
+    gone
 }
 
 /// Whether a deleted branch is to be purged.
@@ -322,8 +327,8 @@ mod tests {
         ] {
             let rules = Retention::from_ms(last, keep_for, None);
             let now = Timestamp::from_unix_ms(now);
-            let found: Vec<_> = let_go(&own, &HashSet::new(), &rules, now).collect();
-            let expected: Vec<_> = gone.iter().copied().map(id).collect();
+            let found = let_go(&own, &HashSet::new(), &rules, now);
+            let expected: HashSet<_> = gone.iter().copied().map(id).collect();
             assert_eq!(found, expected, "keep {last:?}, for {keep_for:?}, at {now}");
         }
     }
@@ -355,7 +360,26 @@ mod tests {
         let needed = needed(&[running, child, deleted], &[project]);
         let rules = Retention::from_ms(Some(1), Some(0), Some(0));
         let now = Timestamp::from_unix_ms(1_000);
-        assert_eq!(let_go(&own, &needed, &rules, now).collect::<Vec<_>>(), [id(8)]);
+        assert_eq!(let_go(&own, &needed, &rules, now), HashSet::from([id(8)]));
+    }
+
+    #[test]
+    fn what_is_thinned_out_goes_whatever_else_is_kept_and_is_not_counted() {
+        let mut own: Vec<_> = (1..=6).map(version).collect();
+        for version in &mut own[..4] {
+            version.cause = "periodic".into();
+        }
+        let now = Timestamp::from_unix_ms(2 * 60 * 60 * 1_000);
+        let none = HashSet::new();
+        // All of one minute, and older than an hour: the newest of them stays, and the suspends.
+        let forever = Retention::from_ms(None, None, None);
+        let thinned = HashSet::from([1, 2, 3].map(id));
+        assert_eq!(let_go(&own, &none, &forever, now), thinned);
+        for (last, gone) in [(3, &[1, 2, 3][..]), (2, &[1, 2, 3, 4]), (1, &[1, 2, 3, 4, 5])] {
+            let rules = Retention::from_ms(Some(last), Some(0), None);
+            let expected: HashSet<_> = gone.iter().copied().map(id).collect();
+            assert_eq!(let_go(&own, &none, &rules, now), expected, "keep {last}");
+        }
     }
 
     #[test]

@@ -172,8 +172,12 @@ async fn retention_gives_up_what_nothing_needs_and_purges_in_time() {
     branches.shared.catalog.unpin_version(made[2].parse().unwrap()).unwrap();
     assert_eq!(branches.retain().await.unwrap(), [].into(), "the usual rules keep all of it");
 
-    let rules =
-        Retention { keep_last: Some(1), keep_for_ms: Some(0), keep_deleted_ms: Some(3_600_000) };
+    let rules = Retention {
+        keep_last: Some(1),
+        keep_for_ms: Some(0),
+        keep_deleted_ms: Some(3_600_000),
+        ..Retention::default()
+    };
     let leaving = branches.preview_retention("demo", rules).unwrap();
     let labels: Vec<_> =
         leaving.iter().map(|one| one.version.as_ref().unwrap().label.clone().unwrap()).collect();

@@ -8,7 +8,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::shared::Shared;
 use super::state::State;
-use crate::base::retention::Retention;
+use crate::base::retention::{Retention, Thinning};
 use crate::catalog::{ProjectRow, VersionRow};
 
 pub(super) fn project(row: &ProjectRow) -> types::Project {
@@ -21,6 +21,10 @@ pub(super) fn project(row: &ProjectRow) -> types::Project {
             keep_last: row.retention.keep_last,
             keep_for_ms: row.retention.keep_for_ms(),
             keep_deleted_ms: row.retention.keep_deleted_ms(),
+            periodic: {
+                let [all_ms, minutes_ms, hours_ms] = row.retention.periodic.to_ms();
+                types::Thinning { all_ms, minutes_ms, hours_ms }
+            },
         },
     }
 }
@@ -30,8 +34,12 @@ pub(super) fn rules(rules: &types::Retention) -> Result<Retention, BranchError> 
     if rules.keep_last == Some(0) {
         return Err(BranchError::KeepNone);
     }
-    let types::Retention { keep_last, keep_for_ms, keep_deleted_ms } = *rules;
-    Ok(Retention::from_ms(keep_last, keep_for_ms, keep_deleted_ms))
+    let types::Retention { keep_last, keep_for_ms, keep_deleted_ms, periodic } = *rules;
+    let types::Thinning { all_ms, minutes_ms, hours_ms } = periodic;
+    Ok(Retention {
+        periodic: Thinning::from_ms([all_ms, minutes_ms, hours_ms]),
+        ..Retention::from_ms(keep_last, keep_for_ms, keep_deleted_ms)
+    })
 }
 
 pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, BranchError> {

@@ -17,10 +17,18 @@ impl Catalog {
 
     /// Sets the rules of a project; one that is not there is fine.
     pub fn set_retention(&self, id: ProjectId, rules: &Retention) -> Result<(), CatalogError> {
-        let sql = "UPDATE projects SET keep_last = ?, keep_for_ms = ?, keep_deleted_ms = ? \
-            WHERE id = ?";
-        let values =
-            params![rules.keep_last, rules.keep_for_ms(), rules.keep_deleted_ms(), id.to_string()];
+        let sql = "UPDATE projects SET keep_last = ?, keep_for_ms = ?, keep_deleted_ms = ?, \
+            periodic_all_ms = ?, periodic_minutes_ms = ?, periodic_hours_ms = ? WHERE id = ?";
+        let [all, minutes, hours] = rules.periodic.to_ms();
+        let values = params![
+            rules.keep_last,
+            rules.keep_for_ms(),
+            rules.keep_deleted_ms(),
+            all,
+            minutes,
+            hours,
+            id.to_string()
+        ];
         let set = self.lock().execute(sql, values);
         set.map(drop).map_err(CatalogError::failed("set the rules of a project"))
     }
@@ -67,9 +75,12 @@ impl Catalog {
 
 /// Adds a project on an open transaction or alone.
 pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<(), CatalogError> {
-    let sql =
-        format!("INSERT INTO projects ({}) VALUES (?, ?, ?, ?, ?, ?, ?)", ProjectRow::COLUMNS);
+    let sql = format!(
+        "INSERT INTO projects ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ProjectRow::COLUMNS
+    );
     let ProjectRow { id, name, created, base, retention } = project;
+    let [all, minutes, hours] = retention.periodic.to_ms();
     let values = params![
         id.to_string(),
         name.as_str(),
@@ -78,6 +89,9 @@ pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<()
         retention.keep_last,
         retention.keep_for_ms(),
         retention.keep_deleted_ms(),
+        all,
+        minutes,
+        hours,
     ];
     let inserted = connection.execute(&sql, values);
     inserted.map(drop).map_err(CatalogError::failed_to_name("insert a project", name))
@@ -86,6 +100,7 @@ pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::retention::Thinning;
     use crate::catalog::testing::{Bench, name};
 
     #[test]
@@ -96,7 +111,10 @@ mod tests {
         for rules in [
             Retention::from_ms(None, None, None),
             Retention::from_ms(Some(1), Some(2), Some(u64::MAX)),
-            Retention::from_ms(Some(u32::MAX), Some(0), None),
+            Retention {
+                periodic: Thinning::from_ms([0, 5, i64::MAX as u64]),
+                ..Retention::from_ms(Some(u32::MAX), Some(0), None)
+            },
         ] {
             bench.catalog.set_retention(shop.id, &rules).unwrap();
             bench.restart();
@@ -107,6 +125,7 @@ mod tests {
                 (rules.keep_last, rules.keep_for_ms())
             );
             assert_eq!(kept.keep_deleted_ms(), ms(rules.keep_deleted_ms()));
+            assert_eq!(kept.periodic, rules.periodic);
         }
         bench.catalog.set_retention(ProjectId::generate(bench.tick()), &shop.retention).unwrap();
     }

@@ -10,7 +10,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
-use crate::base::retention::Retention;
+use crate::base::retention::{Retention, Thinning};
 use crate::base::snapshot_every::SnapshotEvery;
 
 /// A project.
@@ -107,8 +107,8 @@ pub struct VersionRow {
 }
 
 impl ProjectRow {
-    pub(super) const COLUMNS: &str =
-        "id, name, created_ms, base, keep_last, keep_for_ms, keep_deleted_ms";
+    pub(super) const COLUMNS: &str = "id, name, created_ms, base, keep_last, keep_for_ms, \
+        keep_deleted_ms, periodic_all_ms, periodic_minutes_ms, periodic_hours_ms";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -116,11 +116,18 @@ impl ProjectRow {
             name: parsed(row, "name")?,
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             base: parsed_or_null(row, "base")?,
-            retention: Retention::from_ms(
-                row.get("keep_last")?,
-                row.get("keep_for_ms")?,
-                row.get("keep_deleted_ms")?,
-            ),
+            retention: Retention {
+                periodic: Thinning::from_ms([
+                    row.get("periodic_all_ms")?,
+                    row.get("periodic_minutes_ms")?,
+                    row.get("periodic_hours_ms")?,
+                ]),
+                ..Retention::from_ms(
+                    row.get("keep_last")?,
+                    row.get("keep_for_ms")?,
+                    row.get("keep_deleted_ms")?,
+                )
+            },
         })
     }
 }

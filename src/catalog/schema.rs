@@ -85,6 +85,13 @@ const MIGRATIONS: &[&str] = &[
     -- How often a version is made of a running branch; NULL: the server's default; 0: never.
     ALTER TABLE branches ADD COLUMN snapshot_every_ms INTEGER;
 ",
+    "
+    -- Up to which age versions made by the clock all stay, one a minute, one an hour: 1 hour, 1 day,
+    -- 30 days for projects that are there already.
+    ALTER TABLE projects ADD COLUMN periodic_all_ms INTEGER NOT NULL DEFAULT 3600000;
+    ALTER TABLE projects ADD COLUMN periodic_minutes_ms INTEGER NOT NULL DEFAULT 86400000;
+    ALTER TABLE projects ADD COLUMN periodic_hours_ms INTEGER NOT NULL DEFAULT 2592000000;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

@@ -27,7 +27,7 @@ use crate::base::clock::Timestamp;
 use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
-use crate::base::retention::Retention;
+use crate::base::retention::{Retention, Thinning};
 use crate::base::snapshot_every::SnapshotEvery;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
@@ -40,7 +40,10 @@ fn project() -> Project {
         name: "shop".parse().unwrap(),
         created: Timestamp::from_unix_ms(1_700_000_000_000),
         base: Some(VersionId::from_bytes([3; 16])),
-        retention: Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000)),
+        retention: Retention {
+            periodic: Thinning::from_ms([1_800_000, 43_200_000, 604_800_000]),
+            ..Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000))
+        },
     }
 }
 
@@ -219,7 +222,17 @@ fn documents_have_the_types_of_the_format() {
     let found = check(Kind::Project, &keys::project(project().id), &fields);
     let rules = found.get_document("retention").unwrap();
     let found: Vec<_> = rules.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
-    assert_eq!(found, [("keep_last", Int64), ("keep_for_ms", Int64), ("keep_deleted_ms", Int64)]);
+    let fields = [
+        ("keep_last", Int64),
+        ("keep_for_ms", Int64),
+        ("keep_deleted_ms", Int64),
+        ("periodic", EmbeddedDocument),
+    ];
+    assert_eq!(found, fields);
+    let periodic = rules.get_document("periodic").unwrap();
+    let found: Vec<_> =
+        periodic.iter().map(|(name, v)| (name.as_str(), v.element_type())).collect();
+    assert_eq!(found, [("all_ms", Int64), ("minutes_ms", Int64), ("hours_ms", Int64)]);
     let fields = [
         ("branch", String),
         ("branch_name", String),

@@ -10,7 +10,10 @@ use super::error::CliError;
 use super::human;
 use super::output::{Answer, pairs, table};
 use super::session::Session;
-use crate::types::{IdleTimeout, Leaving, OperationResult, Project, Retention};
+use crate::types::{IdleTimeout, Leaving, OperationResult, Project, Retention, Thinning};
+
+/// An age that nothing reaches: as large a number as the server keeps.
+const FOREVER_MS: u64 = i64::MAX as u64;
 
 #[derive(Args, Clone, Debug)]
 pub struct RetentionCommand {
@@ -25,6 +28,15 @@ pub struct RetentionCommand {
     /// Keep deleted branches this long: 7d or `forever`
     #[arg(long, value_name = "TIME")]
     keep_deleted: Option<KeepFor>,
+    /// Of the versions that were made by the clock, keep all up to this age
+    #[arg(long, value_name = "TIME")]
+    periodic_all: Option<KeepFor>,
+    /// Of those, keep the newest of each minute up to this age
+    #[arg(long, value_name = "TIME")]
+    periodic_minutes: Option<KeepFor>,
+    /// Of those, keep the newest of each hour up to this age, and beyond it of each day
+    #[arg(long, value_name = "TIME")]
+    periodic_hours: Option<KeepFor>,
     /// Change nothing; show what the rules would let go of now
     #[arg(long)]
     dry_run: bool,
@@ -70,8 +82,14 @@ impl RetentionCommand {
         let project = projects.iter().find(|project| project.name == self.name);
         // Where there is none, the server says so.
         let rules = self.rules(project.map(|project| project.retention).unwrap_or_default());
-        let asked =
-            self.keep_last.is_some() || self.keep_for.is_some() || self.keep_deleted.is_some();
+        let times = [
+            self.keep_for,
+            self.keep_deleted,
+            self.periodic_all,
+            self.periodic_minutes,
+            self.periodic_hours,
+        ];
+        let asked = self.keep_last.is_some() || times.iter().any(Option::is_some);
         match project {
             Some(project) if !asked && !self.dry_run => {
                 Ok(Answer::new(&project.retention, shown(project)))
@@ -86,10 +104,19 @@ impl RetentionCommand {
 
     fn rules(&self, now: Retention) -> Retention {
         let ms = |keep: KeepFor| keep.0.map(|time| time.as_millis() as u64);
+        let age = |keep: Option<KeepFor>, now| match keep {
+            Some(keep) => ms(keep).unwrap_or(FOREVER_MS).min(FOREVER_MS),
+            None => now,
+        };
         Retention {
             keep_last: self.keep_last.map_or(now.keep_last, |keep| keep.0.map(NonZeroU32::get)),
             keep_for_ms: self.keep_for.map_or(now.keep_for_ms, ms),
             keep_deleted_ms: self.keep_deleted.map_or(now.keep_deleted_ms, ms),
+            periodic: Thinning {
+                all_ms: age(self.periodic_all, now.periodic.all_ms),
+                minutes_ms: age(self.periodic_minutes, now.periodic.minutes_ms),
+                hours_ms: age(self.periodic_hours, now.periodic.hours_ms),
+            },
         }
     }
 }
@@ -105,17 +132,25 @@ fn set(session: &Session, name: &str, rules: &Retention) -> Result<Answer, CliEr
 }
 
 fn shown(project: &Project) -> String {
-    let Retention { keep_last, keep_for_ms, keep_deleted_ms } = project.retention;
-    let time = |ms: Option<u64>| {
-        let long = ms.map(|ms| IdleTimeout::after(Duration::from_millis(ms)).to_string());
-        long.unwrap_or_else(|| "forever".to_owned())
+    let Retention { keep_last, keep_for_ms, keep_deleted_ms, periodic } = project.retention;
+    let time = |ms: Option<u64>| match ms {
+        None | Some(FOREVER_MS..) => "forever".to_owned(),
+        Some(0) => "0s".to_owned(),
+        Some(ms) => IdleTimeout::after(Duration::from_millis(ms)).to_string(),
     };
+    let thinned = format!(
+        "all for {}, one a minute for {}, one an hour for {}, then one a day",
+        time(Some(periodic.all_ms)),
+        time(Some(periodic.minutes_ms)),
+        time(Some(periodic.hours_ms))
+    );
     let last = keep_last.map_or_else(|| "all".to_owned(), |last| last.to_string());
     pairs(&[
         ("project", Some(project.name.clone())),
         ("keep last", Some(last)),
         ("keep for", Some(time(keep_for_ms))),
         ("keep deleted", Some(time(keep_deleted_ms))),
+        ("periodic", Some(thinned)),
     ])
 }
 

@@ -32,6 +32,9 @@ fn command_lines_are_taken_or_refused() {
         ("project retention shop", true),
         ("project retention shop --keep-last 10 --keep-for 30d --keep-deleted forever", true),
         ("project retention shop --keep-last all --dry-run", true),
+        ("project retention shop --periodic-all 1h --periodic-minutes 1d", true),
+        ("project retention shop --periodic-hours forever --dry-run", true),
+        ("project retention shop --periodic-all never", false),
         ("project retention shop --keep-last 0", false),
         ("project retention shop --keep-for never", false),
         ("--json branch list --deleted --project shop", true),
@@ -255,7 +258,8 @@ fn the_rules_of_a_project_are_shown_changed_in_part_and_tried() {
     let list = json!({ "items": [project(100)] });
     let text = |last| {
         format!(
-            "project       shop\nkeep last     {last}\nkeep for      30d\nkeep deleted  forever\n"
+            "project       shop\nkeep last     {last}\nkeep for      30d\nkeep deleted  forever\n\
+             periodic      all for 1h, one a minute for 1d, one an hour for 30d, then one a day\n"
         )
     };
     let (done, requests) = execute("project retention shop", std::slice::from_ref(&list));
@@ -265,14 +269,19 @@ fn the_rules_of_a_project_are_shown_changed_in_part_and_tried() {
     let ok = |value: &Value| answer("200 OK", "application/json", &value.to_string());
     let (client, serving) =
         answering(vec![ok(&list), ok(&operation(json!({ "project": project(7) })))]);
-    let line = "argon project retention shop --keep-last 7";
+    let line =
+        "argon project retention shop --keep-last 7 --periodic-all 2h --periodic-hours forever";
     let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
     let done = cli.command.execute(&Session::of(client)).unwrap();
     assert_eq!(done.text(Format::Human), text(7));
     let requests = serving.join().unwrap();
     assert!(requests[1].starts_with("PUT /v1/projects/shop/retention "));
     let body: Value = serde_json::from_str(requests[1].split_once("\r\n").unwrap().1).unwrap();
-    assert_eq!(body, json!({"keep_last": 7, "keep_for_ms": 2_592_000_000_u64}));
+    let periodic = json!({
+        "all_ms": 7_200_000, "minutes_ms": 86_400_000, "hours_ms": i64::MAX
+    });
+    let rules = json!({"keep_last": 7, "keep_for_ms": 2_592_000_000_u64, "periodic": periodic});
+    assert_eq!(body, rules);
 
     let leaving = json!({ "items": [
         { "branch": "dev", "branch_id": "b1", "version": version(None) },

@@ -37,6 +37,31 @@ pub struct Retention {
     /// How long a deleted branch can be brought back, milliseconds; for ever where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_deleted_ms: Option<u64>,
+    /// How versions that were made by the clock are thinned; as below where absent.
+    #[serde(default)]
+    pub periodic: Thinning,
+}
+
+/// How versions that were made by the clock (cause `periodic`) are thinned with age, before the
+/// other rules are asked: up to `all_ms` all stay, then the newest of each minute, then of each
+/// hour, beyond `hours_ms` of each day. What has a label, is pinned or needed is not thinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thinning {
+    /// Up to this age all of them stay, milliseconds; 3600000, an hour, where absent.
+    pub all_ms: u64,
+    /// Up to this age the newest of each minute stays, milliseconds; 86400000, a day, where absent.
+    pub minutes_ms: u64,
+    /// Up to this age the newest of each hour stays, milliseconds; 2592000000, 30 days, where
+    /// absent.
+    pub hours_ms: u64,
+}
+
+impl Default for Thinning {
+    fn default() -> Self {
+        const HOUR_MS: u64 = 3_600_000;
+        Self { all_ms: HOUR_MS, minutes_ms: 24 * HOUR_MS, hours_ms: 30 * 24 * HOUR_MS }
+    }
 }
 
 /// Something that retention lets go.
