@@ -65,12 +65,23 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
 }
 
 async fn suspend_when_idle(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
-    let Some(limit) = shared.idle_timeout(&cell.row()).duration() else {
-        return std::future::pending().await;
-    };
+    let mut changes = shared.settings_changes();
     loop {
-        life.until_quiet().await;
-        sleep_until(life.idle_at(limit)).await;
+        let limit = shared.idle_timeout(&cell.row()).duration();
+        let idle = async {
+            match limit {
+                Some(limit) => {
+                    life.until_quiet().await;
+                    sleep_until(life.idle_at(limit)).await;
+                    limit
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let limit = tokio::select! {
+            limit = idle => limit,
+            Ok(()) = changes.changed() => continue,
+        };
         if !life.is_idle_for(limit) {
             continue;
         }
