@@ -27,6 +27,8 @@ mod reconcile;
 mod report;
 mod rescue;
 mod retention;
+#[cfg(test)]
+mod rounds;
 mod save;
 mod seed;
 mod server_lease;
