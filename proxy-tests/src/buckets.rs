@@ -1,32 +1,44 @@
-//! S3 servers for tests: moto and s3s-fs, each on a free port of loopback.
+//! S3 servers for tests: moto, s3s-fs and garage, each on a free port of loopback.
 //!
 //! `docs/s3.md` says what each of them can do. moto, a Python program that is made to take one
-//! request at a time, has real conditional writes but takes any credentials; s3s-fs, a Rust program, checks credentials and digests, but lets
-//! several of those win who race for one condition.
+//! request at a time, has real conditional writes but takes any credentials; s3s-fs, a Rust program,
+//! checks credentials and digests, but lets several of those win who race for one condition; garage,
+//! another, takes conditions and ignores them.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
+use crate::binary::cargo;
 use crate::machine::{cannot_run, python_packages, succeeds, target};
 use crate::wait::eventually;
 
 /// The moto that is tested with.
 pub const MOTO: &str = "5.2.5";
 /// The s3s-fs that is tested with.
-pub const S3S_FS: &str = "0.14.1";
+pub const S3S_FS: Program =
+    Program { name: "s3s-fs", version: "0.14.1", features: &["--features", "binary"] };
+/// The garage that is tested with, with the one database that needs nothing else.
+pub const GARAGE: Program = Program {
+    name: "garage",
+    version: "2.5.0",
+    features: &["--no-default-features", "--features", "bundled-libs,sqlite"],
+};
+
+/// The region of all of them; garage refuses requests that name another.
+pub const REGION: &str = "us-east-1";
 
 /// The bucket that each server starts with.
 pub const BUCKET: &str = "argon-test";
-/// The credentials that s3s-fs knows.
+/// The credentials that s3s-fs and garage know.
 pub const ACCESS_KEY: &str = "AKIATEST";
 /// Their secret.
-pub const SECRET_KEY: &str = "a secret of the tests";
+pub const SECRET_KEY: &str = "a-secret-of-the-tests";
 
 /// A running S3 server. Dropping it kills it and removes what it kept.
 #[derive(Debug)]
@@ -42,6 +54,7 @@ pub struct Buckets {
 enum Kind {
     Moto,
     S3sFs,
+    Garage,
 }
 
 impl Buckets {
@@ -58,11 +71,17 @@ impl Buckets {
 
     /// s3s-fs with one bucket; `None`, said aloud, where it is not installed.
     pub fn s3s_fs(what_for: &str) -> Result<Option<Self>> {
-        if !s3s_fs().exists() {
+        if !S3S_FS.path().exists() {
             cannot_run(what_for, "s3s-fs is not installed: `cargo verify` does that");
             return Ok(None);
         }
         Self::start(Kind::S3sFs).map(Some)
+    }
+
+    /// garage, one node with one bucket. Builds it where it is not installed, which takes minutes.
+    pub fn garage() -> Result<Self> {
+        GARAGE.install()?;
+        Self::start(Kind::Garage)
     }
 
     fn start(kind: Kind) -> Result<Self> {
@@ -72,6 +91,7 @@ impl Buckets {
         match kind {
             Kind::Moto => started.make_bucket(BUCKET)?,
             Kind::S3sFs => fs::create_dir(started.folder.path().join("data").join(BUCKET))?,
+            Kind::Garage => {}
         }
         Ok(started)
     }
@@ -81,7 +101,12 @@ impl Buckets {
         format!("http://{}", self.address)
     }
 
-    /// Ends it without warning. moto forgets everything, s3s-fs nothing.
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it without warning. moto forgets everything, the others nothing.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill().context("kill the S3 server")?;
         self.child.wait().context("wait for the killed S3 server")?;
@@ -118,14 +143,42 @@ impl Drop for Buckets {
     }
 }
 
-/// Where `cargo verify` puts s3s-fs.
-pub fn s3s_fs() -> PathBuf {
-    s3s_fs_root().join("bin/s3s-fs")
+/// A program from crates.io.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Of the package, and of the program in it.
+    pub name: &'static str,
+    /// Exactly this.
+    pub version: &'static str,
+    features: &'static [&'static str],
 }
 
-/// The folder to give to `cargo install --root`.
-pub fn s3s_fs_root() -> PathBuf {
-    target().join(format!("s3s-fs-{S3S_FS}"))
+impl Program {
+    /// Where it is, once it is installed.
+    pub fn path(&self) -> PathBuf {
+        self.root().join("bin").join(self.name)
+    }
+
+    /// The folder to give to `cargo install --root`.
+    pub fn root(&self) -> PathBuf {
+        target().join(format!("{}-{}", self.name, self.version))
+    }
+
+    /// Builds it where it is not there: without optimisation, which is quicker to have and quick
+    /// enough, in a folder of its own, as cargo would else build half of this workspace again for
+    /// its other features.
+    pub fn install(&self) -> Result<()> {
+        if self.path().exists() {
+            return Ok(());
+        }
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--debug", "--locked"]).args(self.features);
+        install.args([self.name, "--version", self.version]).arg("--root").arg(self.root());
+        install.arg("--target-dir").arg(target().join(format!("{}-build", self.name)));
+        let status = install.status().with_context(|| format!("start {install:?}"))?;
+        ensure!(status.success(), "install {}: {status}", self.name);
+        Ok(())
+    }
 }
 
 /// Starts the program and waits until it says where it listens.
@@ -142,11 +195,12 @@ fn launch(kind: Kind, folder: &Path, port: u16) -> Result<(Child, String)> {
             moto
         }
         Kind::S3sFs => {
-            let mut s3s = Command::new(s3s_fs());
+            let mut s3s = Command::new(S3S_FS.path());
             s3s.args(["--host", "127.0.0.1", "--port", &port, "--access-key", ACCESS_KEY]);
             s3s.args(["--secret-key", SECRET_KEY]).arg(&data).env("RUST_LOG", "info");
             s3s
         }
+        Kind::Garage => garage(folder, &port)?,
     };
     // A new file each time: it is searched for this start's line.
     let out = File::create(&log).context("make the log of the S3 server")?;
@@ -172,4 +226,40 @@ fn launch(kind: Kind, folder: &Path, port: u16) -> Result<(Child, String)> {
             Err(error)
         }
     }
+}
+
+/// Its configuration has no room for "any port", so free ones are looked for.
+fn garage(folder: &Path, port: &str) -> Result<Command> {
+    let here = folder.display();
+    let api = match port {
+        "0" => free_address()?,
+        port => format!("127.0.0.1:{port}"),
+    };
+    let peers = free_address()?;
+    let config = format!(
+        "metadata_dir = '{here}/meta'\n\
+         data_dir = '{here}/data'\n\
+         db_engine = 'sqlite'\n\
+         replication_factor = 1\n\
+         rpc_bind_addr = '{peers}'\n\
+         rpc_public_addr = '{peers}'\n\
+         rpc_secret = '{:064x}'\n\
+         [s3_api]\n\
+         s3_region = '{REGION}'\n\
+         api_bind_addr = '{api}'\n",
+        1
+    );
+    let file = folder.join("garage.toml");
+    fs::write(&file, config).context("write garage.toml")?;
+    let mut garage = Command::new(GARAGE.path());
+    garage.arg("-c").arg(file).args(["server", "--single-node", "--default-bucket"]);
+    garage.env("GARAGE_DEFAULT_ACCESS_KEY", ACCESS_KEY).env("GARAGE_DEFAULT_BUCKET", BUCKET);
+    garage.env("GARAGE_DEFAULT_SECRET_KEY", SECRET_KEY).env("NO_COLOR", "1");
+    garage.env("RUST_LOG", "garage=info,garage_api_common=info");
+    Ok(garage)
+}
+
+fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("look for a free port")?;
+    Ok(listener.local_addr()?.to_string())
 }

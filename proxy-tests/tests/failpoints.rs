@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use argon_admin::types::{Branch, BranchState, Version};
+use bson::spec::BinarySubtype;
+use bson::{Binary, Document, doc};
 use proxy_tests::driver;
 use proxy_tests::machine::repository;
 use proxy_tests::scenario::{changes, insert};
@@ -31,6 +33,8 @@ const DELETE: [&str; 4] = ["suspend.version", "suspend.head", "delete.head", "de
 const BACK: [&str; 3] = ["undelete.head", "purge.head", "purge.row"];
 /// `gc.some` is passed when versions are deleted, and again after pages and packs.
 const GC: [&str; 5] = ["gc.condemned", "gc.some:1", "gc.some:2", "gc.some:3", "gc.deleted"];
+/// Of two versions that need what is rewritten, none, one or both have been moved.
+const REWRITE: [&str; 5] = ["gc.copying", "gc.copied", "gc.moved:1", "gc.moved:2", "gc.rewritten"];
 const RESCUE: [&str; 4] = ["rescue.version", "rescue.head", "rescue.branch", "rescue.row"];
 
 /// A server, and what was acknowledged on its branch `dev`.
@@ -245,6 +249,58 @@ async fn killed_at_every_step_of_a_garbage_collection() -> Result<()> {
     scene.check_versions().await
 }
 
+/// Each time around, the bulk of what one version wrote is gone from the two after it, which need a
+/// little of the same packs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_every_step_of_rewriting_packs() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    scene.server.start_again()?;
+    let rules = ["project", "retention", "demo", "--keep-last", "2", "--keep-for", "1ms"];
+    scene.server.cli().run(&rules)?;
+    for (round, step) in REWRITE.into_iter().enumerate() {
+        let client = driver::connect(&scene.server.show("dev")?.uri).await?;
+        let database = client.database("packs");
+        let bulk = database.collection::<Document>("bulk");
+        let little = database.collection::<Document>(&format!("little-{round}"));
+        let noise = Binary { subtype: BinarySubtype::Generic, bytes: noise(round, 4_000_000) };
+        bulk.insert_one(doc! { "noise": noise }).await?;
+        little.insert_one(doc! { "round": round as i64 }).await?;
+        scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+        bulk.drop().await?;
+        for half in ["first", "second"] {
+            scene.write(&format!("{step}, the {half}")).await?;
+            scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+        }
+        scene.server.stop(libc::SIGTERM)?;
+        scene.arm(step)?;
+        scene.die(&["gc"]).context(step)?;
+        scene.server.cli().run(&["scrub"]).context(step)?;
+        scene.check(&scene.server.show("dev")?).await.context(step)?;
+        let client = driver::connect(&scene.server.show("dev")?.uri).await?;
+        let kept = client.database("packs").list_collection_names().await?;
+        assert_eq!(kept.len(), round + 1, "{step}: {kept:?}");
+        scene.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+        // The rest of it, and what it left behind.
+        for _ in 0..3 {
+            scene.server.cli().run(&["gc"]).context(step)?;
+        }
+        scene.server.cli().run(&["scrub"]).context(step)?;
+    }
+    scene.check_versions().await
+}
+
+/// Bytes that no compression makes less, others for each seed.
+fn noise(seed: usize, bytes: usize) -> Vec<u8> {
+    let mut state = seed as u64 + 1;
+    let step = |_| {
+        // Knuth's MMIX.
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..bytes).map(step).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<()> {
     let store = tempfile::Builder::new().prefix("store-").tempdir()?;
@@ -293,7 +349,8 @@ async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<
 fn no_step_is_forgotten() -> Result<()> {
     let mut named = BTreeSet::new();
     collect(&repository().join("src"), &mut named)?;
-    let tested = [&SUSPEND[..], &RESUME, &CREATE, &CHANGE, &DELETE, &BACK, &GC, &RESCUE].concat();
+    let tested =
+        [&SUSPEND[..], &RESUME, &CREATE, &CHANGE, &DELETE, &BACK, &GC, &REWRITE, &RESCUE].concat();
     let name = |step: &str| step.split(':').next().map(str::to_owned);
     let tested = tested.into_iter().filter_map(name).collect();
     assert_eq!(named, tested);

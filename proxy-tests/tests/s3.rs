@@ -6,8 +6,10 @@ use std::fs;
 use anyhow::{Context, Result};
 use argon_admin::types::{Branch, BranchState, Status};
 use proxy_tests::answers::Answers;
-use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, SECRET_KEY};
+use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, REGION, SECRET_KEY};
+use proxy_tests::careless::Careless;
 use proxy_tests::driver;
+use proxy_tests::metadata;
 use proxy_tests::scenario::{self, changes, insert};
 use proxy_tests::server::Setup;
 use proxy_tests::steps::Steps;
@@ -20,7 +22,7 @@ fn setup(endpoint: &str) -> Result<Setup> {
         .variable("S3_BUCKET", BUCKET)
         .variable("AWS_ACCESS_KEY_ID", ACCESS_KEY)
         .variable("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-        .variable("AWS_DEFAULT_REGION", "eu-central-1"))
+        .variable("AWS_DEFAULT_REGION", REGION))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,17 +139,18 @@ async fn a_bucket_that_takes_nothing_costs_no_write() -> Result<()> {
     Ok(())
 }
 
+fn refused(endpoint: &str, words: &[&str]) -> Result<()> {
+    let (code, said) = setup(endpoint)?.fail()?;
+    assert_eq!(code, Some(1), "{said}");
+    for word in words {
+        assert!(said.contains(word), "expected `{word}` in\n{said}");
+    }
+    assert!(said.contains("\nhint: "), "{said}");
+    Ok(())
+}
+
 #[test]
 fn a_bucket_that_cannot_be_used_is_named_at_the_start() -> Result<()> {
-    let refused = |endpoint: &str, words: &[&str]| -> Result<()> {
-        let (code, said) = setup(endpoint)?.fail()?;
-        assert_eq!(code, Some(1), "{said}");
-        for word in words {
-            assert!(said.contains(word), "expected `{word}` in\n{said}");
-        }
-        assert!(said.contains("\nhint: "), "{said}");
-        Ok(())
-    };
     for (status, code, words) in [
         ("400 Bad Request", "ExpiredToken", "the credentials for the store have expired"),
         ("403 Forbidden", "InvalidAccessKeyId", "no credentials that the store accepts"),
@@ -157,18 +160,90 @@ fn a_bucket_that_cannot_be_used_is_named_at_the_start() -> Result<()> {
         let answers = Answers::always(status, code)?;
         refused(&answers.endpoint(), &["the store s3://argon-test/tests/one at", words])?;
     }
-    let Some(moto) = Buckets::moto("a server that ignores conditions")? else { return Ok(()) };
-    let careless = Tamper::before(&moto.address)?;
-    careless.hide_conditions();
+    Ok(())
+}
+
+/// Refused as it is; where it has one writer alone, a branch goes all the way: made, written,
+/// suspended, woken, gone back to, and what is dead of it collected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ignores_conditions_is_refused_or_serves_one_writer_alone() -> Result<()> {
+    let Some(careless) = Careless::start("a server that ignores conditions")? else {
+        return Ok(());
+    };
     refused(
         &careless.endpoint(),
         &["cannot be shared by servers: a write with If-None-Match replaced", "--single-writer"],
     )?;
-    let server = setup(&careless.endpoint())?.arguments(&["--single-writer"]).start()?;
+    let alone = ["--single-writer", "--gc-min-age", "1ms", "--gc-interval", "never"];
+    let mut server = setup(&careless.endpoint())?.arguments(&alone).start()?;
     let status: Status = server.cli().json(&["status"])?;
     assert!(status.store.ends_with(", for one writer alone"), "{}", status.store);
     assert!(server.log().contains("relies on being the only one"), "{}", server.log());
     server.project("demo")?;
-    server.branch("dev", &[])?;
+    let client = driver::connect(&server.branch("dev", &[])?.uri).await?;
+    insert(&client, "first").await?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+    let first = server.show("dev")?.head_version;
+    insert(&client, "second").await?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+    assert_eq!(changes(&client).await?, ["first", "second"]);
+
+    server.stop(libc::SIGTERM)?;
+    server.start_again()?;
+    let client = driver::connect(&server.show("dev")?.uri).await?;
+    assert_eq!(changes(&client).await?, ["first", "second"]);
+    let old = server.branch("old", &["--from", &format!("dev@{first}")])?;
+    let old_client = driver::connect(&old.uri).await?;
+    assert_eq!(changes(&old_client).await?, ["first"]);
+    insert(&old_client, "another way").await?;
+    for verb in ["suspend", "delete", "purge"] {
+        server.cli().run(&["branch", verb, "old"])?;
+    }
+    for _ in 0..2 {
+        server.cli().run(&["gc"])?;
+    }
+    server.cli().run(&["scrub"])?;
+    assert_eq!(changes(&client).await?, ["first", "second"]);
+    Ok(())
+}
+
+/// s3s-fs checks them: a server that starts has found the right ones.
+#[test]
+fn credentials_are_those_of_a_profile_or_of_the_machines_role() -> Result<()> {
+    let Some(s3s) = Buckets::s3s_fs("credentials of profiles and roles")? else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    let [credentials, config] = ["credentials", "config"].map(|name| folder.path().join(name));
+    let bare = || -> Result<Setup> {
+        let arguments = ["--s3-endpoint", &s3s.endpoint(), "--single-writer"];
+        let setup = Setup::new()?.arguments(&arguments).variable("S3_BUCKET", BUCKET);
+        let setup = setup.variable("AWS_SHARED_CREDENTIALS_FILE", &credentials);
+        Ok(setup.variable("AWS_CONFIG_FILE", &config))
+    };
+    let key =
+        |id: &str| format!("aws_access_key_id = {id}\naws_secret_access_key = {SECRET_KEY}\n");
+    fs::write(&credentials, format!("[default]\n{}[team]\n{}", key("NOBODY"), key(ACCESS_KEY)))?;
+    let profile = |name| Ok::<_, anyhow::Error>(bare()?.variable("AWS_PROFILE", name));
+    profile("team")?.variable("AWS_EC2_METADATA_DISABLED", "true").start()?;
+    let (code, said) = profile("default")?.fail()?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no credentials that the store accepts"), "{said}");
+
+    fs::remove_file(&credentials)?;
+    let service = metadata::serve(ACCESS_KEY, SECRET_KEY)?;
+    bare()?.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service).start()?;
+    // Its region counts where no endpoint is named; only the SDK knows here that there is one.
+    fs::write(&config, format!("[default]\nendpoint_url = {}\n", s3s.endpoint()))?;
+    let amazon = Setup::new()?.arguments(&["--s3-addressing", "path", "--single-writer"]);
+    amazon
+        .variable("S3_BUCKET", BUCKET)
+        .variable("AWS_CONFIG_FILE", &config)
+        .variable("AWS_SHARED_CREDENTIALS_FILE", &credentials)
+        .variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service)
+        .start()?;
+    fs::remove_file(&config)?;
+    let service = metadata::serve(ACCESS_KEY, "another")?;
+    let (code, said) = bare()?.variable("AWS_EC2_METADATA_SERVICE_ENDPOINT", &service).fail()?;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no credentials that the store accepts"), "{said}");
     Ok(())
 }

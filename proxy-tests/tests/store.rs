@@ -12,6 +12,7 @@ use argon::store::{
 };
 use proxy_tests::answers::Answers;
 use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, SECRET_KEY};
+use proxy_tests::careless::Careless;
 use proxy_tests::tamper::Tamper;
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_700_000_000_123);
@@ -57,14 +58,16 @@ async fn s3s_fs_lets_several_win_and_serves_one_writer_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_conditions_and_ignores_them_is_recognised() -> Result<()> {
-    let Some(moto) = Buckets::moto("a server that ignores conditions")? else { return Ok(()) };
-    let careless = Tamper::before(&moto.address)?;
-    careless.hide_conditions();
+async fn a_server_that_ignores_conditions_is_recognised_and_serves_one_writer_alone() -> Result<()>
+{
+    let Some(careless) = Careless::start("a server that ignores conditions")? else {
+        return Ok(());
+    };
     let store = open(settings(&careless.endpoint())).await?;
     assert_eq!(probe(&store, NOW).await?, Conditions::Broken(Breach::IgnoresAbsent));
     let single: Arc<dyn Store> = Arc::new(SingleWriter::new(store));
     assert_eq!(probe(&single, NOW).await?, Conditions::Kept);
+    suite::most(single).await;
     Ok(())
 }
 

@@ -137,9 +137,10 @@ impl Workspace {
         self.overlay().is_dir()
     }
 
-    /// Whether there is a plain directory that a mongod has used.
+    /// Whether there is a plain directory with something in it: where a lazy mount was, an empty one
+    /// stays.
     pub(super) fn has_directory(&self) -> bool {
-        self.db().join("WiredTiger").exists()
+        fs::read_dir(self.db()).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Where the branch's writes are, whichever way it is mounted.

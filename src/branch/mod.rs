@@ -32,6 +32,8 @@ mod recover;
 mod report;
 mod rescue;
 mod retention;
+#[cfg(test)]
+mod rounds;
 mod save;
 mod seed;
 mod server_lease;

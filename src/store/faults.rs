@@ -136,6 +136,13 @@ impl Faults {
         plan.single.take().is_some()
     }
 
+    /// Time has passed: what was changed until now is in every list from now on.
+    pub fn settle(&self) {
+        let mut plan = self.plan();
+        plan.written.clear();
+        plan.deleted.clear();
+    }
+
     /// How many faults there were so far.
     pub fn happened(&self) -> u64 {
         self.plan().happened
@@ -384,6 +391,10 @@ mod tests {
         store.once(Call::List, 1, Fault::Stale);
         assert_eq!(store.list("a/", None).await.unwrap().len(), 1);
         assert_eq!(store.list("a/", None).await.unwrap(), []);
+        write("first").await.unwrap();
+        store.settle();
+        store.once(Call::List, 1, Fault::Stale);
+        assert_eq!(store.list("", None).await.unwrap().len(), 1);
         assert!(!store.calm());
     }
 

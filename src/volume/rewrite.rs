@@ -18,6 +18,7 @@ use super::upload::Upload;
 use super::version::Root;
 use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::{PackId, VersionId};
 use crate::store::{Condition, StoreError};
 
@@ -69,6 +70,7 @@ impl Volumes {
             if self.give_up(kind, pack, found, &mut upload, &mut moves).await? {
                 count(&mut collected.rewritten, &keys::pack(kind, pack), bytes);
             }
+            failpoint("gc.copying");
         }
         for (number, version) in found.living.iter().enumerate() {
             progress(format!("looking through version {} of {}", number + 1, found.living.len()));
@@ -76,10 +78,13 @@ impl Volumes {
         }
         collected.rewritten_as = upload.finish().await?.stored_bytes;
         running.ensure_in_time(self.clock.now())?;
+        failpoint("gc.copied");
         for (number, version) in moves.versions.iter().enumerate() {
             progress(format!("moving version {} of {}", number + 1, moves.versions.len()));
             self.move_root(*version, &moves).await?;
+            failpoint("gc.moved");
         }
+        failpoint("gc.rewritten");
         Ok(())
     }
 

@@ -158,19 +158,10 @@ fn python_package(wanted: &[&str], there: &str) -> Result<Done<()>> {
     run(&mut install).map(Done::Ran)
 }
 
-/// Built without optimisation, which is quicker to have and quick enough, in a folder of its own:
-/// cargo would else build half of this workspace again for its other features.
 fn s3s_fs() -> Result<Done<()>> {
-    if buckets::s3s_fs().exists() {
-        println!("s3s-fs {} is in {}", buckets::S3S_FS, buckets::s3s_fs_root().display());
-        return Ok(Done::Ran(()));
-    }
-    let mut install = cargo();
-    install.args(["install", "--quiet", "--debug", "--locked", "--features", "binary"]);
-    install.args(["s3s-fs", "--version", buckets::S3S_FS]);
-    install.arg("--root").arg(buckets::s3s_fs_root());
-    install.arg("--target-dir").arg(machine::target().join("s3s-fs-build"));
-    run(&mut install).map(Done::Ran)
+    buckets::S3S_FS.install()?;
+    println!("s3s-fs {} is in {}", buckets::S3S_FS.version, buckets::S3S_FS.root().display());
+    Ok(Done::Ran(()))
 }
 
 /// What the test harness said, summed up.

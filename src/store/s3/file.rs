@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::operation::upload_part::UploadPartOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 
 use super::failure::{Failure, Kind};
@@ -65,6 +66,15 @@ async fn part(file: Arc<File>, start: u64, bytes: u64) -> io::Result<Bytes> {
     .await
 }
 
+/// The checksum that the SDK gives each part. It has to be announced: garage keeps those of parts
+/// only then, and refuses an end that names what it has not kept.
+fn checksum(client: &Client) -> Option<ChecksumAlgorithm> {
+    match client.config().request_checksum_calculation() {
+        Some(RequestChecksumCalculation::WhenRequired) => None,
+        _ => Some(ChecksumAlgorithm::Crc32),
+    }
+}
+
 /// An object that is being written in parts.
 struct Upload {
     bucket: Arc<Bucket>,
@@ -79,6 +89,7 @@ impl Upload {
         // A lost answer leaves an upload without parts, which costs nothing.
         let begun = bucket.tried(bucket.patience(0), async |client: Client| {
             let request = client.create_multipart_upload().bucket(&bucket.settings.bucket);
+            let request = request.set_checksum_algorithm(checksum(&client));
             Ok(request.key(bucket.name(key)).metadata(WRITE, &mark).send().await?)
         });
         let begun = begun.await?;

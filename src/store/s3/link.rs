@@ -3,7 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::default_provider::region::DefaultRegionChain;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
@@ -38,11 +37,8 @@ struct Current {
 
 impl Link {
     pub async fn new(settings: S3Settings) -> Self {
-        // One for all clients, so that its connections outlive a renewal. `ring`, since the default
-        // provider is a large C library to build.
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        // One for all clients, so that its connections outlive a renewal.
+        let http = http();
         let client = connect(&settings, &http).await;
         let current = Mutex::new(Current { client, renewed: None });
         Self { settings, http, current }
@@ -102,8 +98,17 @@ async fn load(settings: &S3Settings, http: &SharedHttpClient) -> SdkConfig {
     }
 }
 
-/// The region that the SDK finds: environment, profile, machine.
+/// `ring`, since the default provider is a large C library to build.
+fn http() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
+}
+
+/// The region that the SDK finds: environment, profile, machine. The last is asked by HTTP, and the
+/// SDK has no client of its own here.
 pub async fn region() -> Option<String> {
-    let found = DefaultRegionChain::builder().build().region().await;
-    found.map(|region| region.to_string())
+    let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http());
+    let found = loader.no_credentials().load().await;
+    found.region().map(ToString::to_string)
 }
