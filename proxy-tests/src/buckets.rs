@@ -241,6 +241,7 @@ fn garage(folder: &Path, port: &str) -> Result<Command> {
          data_dir = '{here}/data'\n\
          db_engine = 'sqlite'\n\
          replication_factor = 1\n\
+         compression_level = 'none'\n\
          rpc_bind_addr = '{peers}'\n\
          rpc_public_addr = '{peers}'\n\
          rpc_secret = '{:064x}'\n\

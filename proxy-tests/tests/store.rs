@@ -20,7 +20,10 @@ const NOW: Timestamp = Timestamp::from_unix_ms(1_700_000_000_123);
 fn settings(endpoint: &str) -> S3Settings {
     let credentials =
         Credentials::Given { id: ACCESS_KEY.to_owned(), secret: SECRET_KEY.to_owned() };
-    S3Settings { credentials, ..S3Settings::new(BUCKET, Some(endpoint)) }
+    // Servers that were built to be had quickly, on a machine that does other things too.
+    let (attempt, deadline) = (Duration::from_secs(60), Duration::from_secs(120));
+    let limits = S3Limits { attempt, deadline, ..S3Limits::default() };
+    S3Settings { credentials, limits, ..S3Settings::new(BUCKET, Some(endpoint)) }
 }
 
 async fn open(settings: S3Settings) -> Result<Arc<dyn Store>> {

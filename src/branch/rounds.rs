@@ -32,6 +32,9 @@ struct Model {
     /// What branches hold that were neither purged nor became due; deleted ones too.
     states: BTreeMap<BranchId, String>,
     pins: BTreeSet<VersionId>,
+    /// The versions that are there: whose they are, and when they were made. Also those whose maker
+    /// was not told, and that no catalog knows yet.
+    there: BTreeMap<VersionId, (Option<BranchId>, Timestamp)>,
     /// What some pass of retention may have let go, or a purge.
     let_go: BTreeSet<VersionId>,
     /// The rules that may hold: several where setting them broke off.
@@ -199,8 +202,13 @@ impl Rounds {
 
     fn give_up(&mut self, branch: BranchId) {
         self.model.states.remove(&branch);
-        let all = self.branches.shared.catalog.versions_of(branch).unwrap();
-        self.model.let_go.extend(all.iter().map(|row| row.id));
+        self.model.let_go.extend(self.own(branch).iter().map(|(id, _)| id));
+    }
+
+    /// A branch's versions, the oldest first.
+    fn own(&self, branch: BranchId) -> Vec<(VersionId, Timestamp)> {
+        let own = self.model.there.iter().filter(|(_, (of, _))| *of == Some(branch));
+        own.map(|(id, (_, made))| (*id, *made)).collect()
     }
 
     async fn collect(&mut self, hours: u64) -> Result<(), BranchError> {
@@ -219,7 +227,7 @@ impl Rounds {
     fn note_what_may_go(&mut self) {
         let now = self.clock.now().unix_ms();
         for row in self.branches.shared.catalog.all_branches().unwrap() {
-            let own = self.branches.shared.catalog.versions_of(row.id).unwrap();
+            let own = self.own(row.id);
             for rules in self.model.rules.clone() {
                 let over = |since: Timestamp, keep: Option<u64>| {
                     keep.is_some_and(|keep| since.unix_ms() + keep <= now)
@@ -227,13 +235,13 @@ impl Rounds {
                 if row.deleted.is_some_and(|deleted| over(deleted, rules.keep_deleted_ms())) {
                     self.give_up(row.id);
                 }
-                for (place, version) in own.iter().enumerate() {
+                for (place, (version, _)) in own.iter().enumerate() {
                     let newer = &own[place + 1..];
                     let by_number = rules.keep_last.is_some_and(|n| newer.len() >= n as usize);
                     let by_age =
-                        newer.first().is_some_and(|next| over(next.created, rules.keep_for_ms()));
+                        newer.first().is_some_and(|(_, made)| over(*made, rules.keep_for_ms()));
                     if by_number && by_age {
-                        self.model.let_go.insert(version.id);
+                        self.model.let_go.insert(*version);
                     }
                 }
             }
@@ -287,6 +295,18 @@ impl Rounds {
     async fn verify(&mut self) {
         let visible: BTreeSet<_> =
             self.volumes().version_ids().await.unwrap().into_iter().collect();
+        let mut there = BTreeMap::new();
+        for id in &visible {
+            let known = match self.model.there.get(id) {
+                Some(known) => *known,
+                None => {
+                    let version = self.volumes().version(*id).await.unwrap();
+                    (version.branch, version.created)
+                }
+            };
+            there.insert(*id, known);
+        }
+        self.model.there = there;
         let heads = self.volumes().heads().await.unwrap();
         let origins = heads.iter().filter_map(|head| Some(head.origin?.version));
         let named: BTreeSet<_> = heads.iter().map(|head| head.version).chain(origins).collect();

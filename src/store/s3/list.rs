@@ -16,7 +16,8 @@ impl Bucket {
     ) -> Result<Vec<Listed>, StoreError> {
         let own = self.settings.prefix.as_str();
         let all = format!("{own}{prefix}");
-        let mut after = after.map(|key| self.name(key));
+        // Before the first key with this prefix it says nothing, and garage finds nothing then.
+        let mut after = after.map(|key| self.name(key)).filter(|after| *after >= all);
         let mut listed = Vec::new();
         loop {
             let page = self.tried(self.patience(0), async |client: Client| {
