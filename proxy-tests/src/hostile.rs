@@ -136,8 +136,14 @@ impl Cost {
             fs::read_to_string(format!("/proc/{pid}/status")).context("read its status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-        let descriptors =
-            fs::read_dir(format!("/proc/{pid}/fd")).context("read its descriptors")?;
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).context("read its descriptors")?;
+        // A branch that is awake has those files open that mongod has written on its mount by now,
+        // which has nothing to do with clients.
+        let descriptors = open.filter(|one| {
+            let target = one.as_ref().ok().and_then(|one| fs::read_link(one.path()).ok());
+            !target
+                .is_some_and(|target| target.components().any(|part| part.as_os_str() == "overlay"))
+        });
         let resident_kb = number.context("no VmRSS in its status")?;
         Ok(Self { pid, resident_kb, descriptors: descriptors.count() })
     }

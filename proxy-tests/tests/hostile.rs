@@ -280,10 +280,6 @@ async fn thousands_come_and_go_while_branches_wake_and_leave() -> Result<()> {
         lives.await.context("wake and suspend")??;
         witness.goes_on().await?;
     }
-    // Awake, a branch has the files open that mongod has written on its mount by now.
-    for branch in ["dev", "prey"] {
-        block_in_place(|| server.cli().run(&["branch", "suspend", "--wait", branch]))?;
-    }
     before.descriptors_return().await?;
     before.grown_at_most(64 * 1024)?;
     witness.end(&server).await
