@@ -16,7 +16,7 @@ use super::format::FormatError;
 use super::keys;
 use super::lazy::{LazyVolume, Place};
 use super::page::PAGE_BLOCKS;
-use super::reference::{Encoded, ZSTD_LEVEL};
+use super::reference::{Encoded, Reference, ZSTD_LEVEL};
 use super::upload::Upload;
 use crate::base::blocking::blocking;
 use crate::mount::lazy::{Changes, Source};
@@ -57,7 +57,7 @@ pub async fn next_boot(
         };
         boot.extend(reference.map(|reference| Wanted { reference, file, index }));
     }
-    copy_scattered(next, &mut boot, upload).await?;
+    copy_scattered(next, &mut boot, &before, upload).await?;
     Ok(boot)
 }
 
@@ -73,9 +73,15 @@ pub fn inherited(below: &LazyVolume, changes: &dyn Changes) -> Vec<Wanted> {
 async fn copy_scattered(
     next: &LazyVolume,
     boot: &mut [Wanted],
+    before: &HashMap<BlockPlace, Reference>,
     upload: &mut Upload,
 ) -> Result<(), VolumeError> {
-    let places = scattered(boot, upload.packs());
+    let mut places = scattered(boot, upload.packs());
+    // mongod also reads some of its oplog at random, other blocks at each start: a copy is worth its
+    // bytes where a start before this one read the block too.
+    if !before.is_empty() {
+        places.retain(|place| before.contains_key(&(boot[*place].file, boot[*place].index)));
+    }
     if places.is_empty() {
         return Ok(());
     }
