@@ -70,6 +70,10 @@ impl Scene {
     /// Asks for something on which the armed server dies, and starts another.
     fn die(&mut self, arguments: &[&str]) -> Result<()> {
         self.server.cli().fail(arguments)?;
+        self.back_from_the_dead()
+    }
+
+    fn back_from_the_dead(&mut self) -> Result<()> {
         let status = self.server.until_ended()?;
         ensure!(status.signal() == Some(libc::SIGKILL), "it ended with {status}");
         self.server.start_again()
@@ -152,11 +156,15 @@ async fn killed_at_every_step_of_a_create() -> Result<()> {
     for step in CREATE {
         scene.arm(step)?;
         let name = step.replace('.', "-");
-        scene.die(&["branch", "create", &name, "--from", "dev"]).context(step)?;
-        // Nobody was told that it is there. If it is, it is whole; else the name is free.
+        let create = ["branch", "create", &name, "--from", "dev"];
+        // The head follows the answer, which may have been read by then or not.
+        let told = scene.server.cli().run(&create).is_ok();
+        scene.back_from_the_dead().context(step)?;
         let branch = match scene.server.show(&name) {
             Ok(branch) => branch,
-            Err(_) => scene.server.branch(&name, &["--from", "dev"])?,
+            // Nobody was told that it is there: its name is free.
+            Err(_) if !told => scene.server.branch(&name, &["--from", "dev"])?,
+            Err(error) => return Err(error.context("a branch that was acknowledged is gone")),
         };
         scene.check(&branch).await.context(step)?;
         scene.server.stop(libc::SIGTERM)?;

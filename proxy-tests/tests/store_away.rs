@@ -42,6 +42,7 @@ async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()
     let error = insert(&sleeping, "no").await.expect_err("its data is in the store");
     ensure!(!format!("{error:#}").contains("does not exist"), "{error:#}");
 
+    let new = server.branch("made-meanwhile", &["--empty"])?;
     // Its writes are here, so it wakes from them.
     insert(&client, "woken from the disk").await?;
     let running = server.show("dev")?;
@@ -53,7 +54,8 @@ async fn while_the_store_is_away_branches_go_on_and_suspends_wait() -> Result<()
     let dev = server.until("dev", saved).await?;
     assert_eq!((dev.error, dev.saving_since), (None, None));
     assert_eq!(changes(&client).await?, ["before", "while it is away", "woken from the disk"]);
-    insert(&sleeping, "it was only away").await
+    insert(&sleeping, "it was only away").await?;
+    insert(&driver::connect(&new.uri).await?, "its head has followed").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,7 +23,7 @@ use super::save::Snapshot;
 use super::shared::Shared;
 use super::state::{Event, IllegalTransition, Local, State};
 use super::upload::{self, Need, Wish};
-use super::{BranchError, history};
+use super::{BranchError, birth, history};
 use crate::base::backoff::Backoff;
 use crate::base::clock::Timestamp;
 use crate::base::gauge::Gauge;
@@ -54,6 +54,8 @@ pub(super) struct Cell {
     pub(super) clients: AtomicUsize,
     /// Those of them that have used it.
     pub(super) users: Gauge,
+    /// Held by whoever writes its first head.
+    pub(super) birth: AsyncMutex<()>,
     /// Held by whoever makes a version of what is mounted: one at a time.
     pub(super) uploading: AsyncMutex<()>,
     /// Held by whoever moves the head, from reading the claim to having kept the new one.
@@ -137,6 +139,7 @@ impl Cell {
             project,
             clients: AtomicUsize::new(0),
             users: Gauge::default(),
+            birth: AsyncMutex::default(),
             uploading: AsyncMutex::default(),
             moving: AsyncMutex::default(),
             mounting: AsyncMutex::default(),
@@ -306,7 +309,8 @@ impl Cell {
     ) -> Result<(), BranchError> {
         self.settle(shared, Event::Suspend).await?;
         // Behind the upload that a suspend begins: what that could not do is tried once more.
-        upload::upload(shared, self, Wish::new(shared, Cause::Suspend)).await.map(drop)
+        upload::upload(shared, self, Wish::new(shared, Cause::Suspend)).await?;
+        birth::ensure(shared, self).await
     }
 
     /// Makes a version of the present state, and waits until it is there. The label is looked up

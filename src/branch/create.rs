@@ -1,4 +1,5 @@
-//! New branches: a new head on an old version. No data is read, copied or uploaded.
+//! New branches: a new head on an old version. No data is read, copied or uploaded, and where the
+//! version is sure to stay, the store is not asked at all: see [`birth`].
 
 use std::sync::Arc;
 
@@ -7,17 +8,18 @@ use tracing::info;
 
 use super::cell::Cell;
 use super::shared::Shared;
-use super::{BranchError, change, history, seed};
+use super::{BranchError, birth, change, history, retention, seed};
 use crate::base::failpoint::failpoint;
 use crate::base::ids::{BranchId, Epoch, VersionId};
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, CatalogError, Deleted, LocalData, ProjectRow};
-use crate::volume::{Head, Origin};
 
 /// What a new branch starts from.
 struct Start {
     version: VersionId,
     origin: Option<BranchId>,
+    /// Whether nobody gives it up in the time that a head takes to the store.
+    stays: bool,
 }
 
 pub(super) async fn create(
@@ -50,14 +52,17 @@ pub(super) async fn create(
         error: None,
         port: None,
         socket: false,
+        head_pending: start.stays,
     };
-    // The head first: a branch without a head could not be woken, a head that no catalog knows is
-    // only garbage.
     let _naming = shared.news.naming.read().await;
-    shared.volumes.create_head(&head(&row, &project)).await?;
-    failpoint("create.head");
+    if !start.stays {
+        // It is held before anybody is told that there is a branch.
+        shared.volumes.create_head(&birth::head(&row, &project)).await?;
+    }
     if let Err(error) = shared.catalog.insert_branch(&row) {
-        shared.volumes.delete_head(row.id).await?;
+        if !start.stays {
+            shared.volumes.delete_head(row.id).await?;
+        }
         return Err(match error {
             CatalogError::NameTaken { .. } => exists(),
             other => other.into(),
@@ -66,29 +71,10 @@ pub(super) async fn create(
     failpoint("create.row");
     let cell = Cell::new(row, project.name);
     shared.add_live(&cell);
+    birth::follow(shared, cell.clone());
     info!(branch = %cell.id, name = %cell.name, project = %cell.project, version = %start.version,
           "created a branch");
     Ok(cell)
-}
-
-fn head(row: &BranchRow, project: &ProjectRow) -> Head {
-    Head {
-        branch: row.id,
-        branch_name: row.name.clone(),
-        project: project.id,
-        project_name: project.name.clone(),
-        version: row.head,
-        epoch: row.epoch,
-        owner: None,
-        created: row.created,
-        deleted: None,
-        origin: row
-            .origin_branch
-            .zip(row.origin_version)
-            .map(|(branch, version)| Origin { branch, version }),
-        idle_timeout: row.idle_timeout,
-        snapshot_every: row.snapshot_every,
-    }
 }
 
 async fn start(
@@ -97,13 +83,15 @@ async fn start(
     source: BranchSource,
 ) -> Result<Start, BranchError> {
     match source {
-        BranchSource::Empty => Ok(Start { version: seed::empty(shared).await?, origin: None }),
+        BranchSource::Empty => {
+            Ok(Start { version: seed::empty(shared).await?, origin: None, stays: true })
+        }
         BranchSource::Base => {
             let version = match project.base {
                 Some(version) => version,
                 None => super::base::loaded(shared).await?,
             };
-            Ok(Start { version, origin: None })
+            Ok(Start { version, origin: None, stays: true })
         }
         BranchSource::Branch { branch, at } => {
             let name: Name = branch.parse()?;
@@ -112,7 +100,8 @@ async fn start(
                 Some(at) => history::find(shared, &cell, &at)?,
                 None => cell.present_state(shared).await?,
             };
-            Ok(Start { version, origin: Some(cell.id) })
+            let stays = !retention::may_go(shared, &cell.row(), &project.retention, version)?;
+            Ok(Start { version, origin: Some(cell.id), stays })
         }
     }
 }

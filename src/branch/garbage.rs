@@ -7,7 +7,7 @@ use argon_admin::types;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{BranchError, Branches};
+use super::{BranchError, Branches, birth};
 use crate::base::clock::Timestamp;
 use crate::base::limits::GC_PATIENCE;
 use crate::volume::{Collect, Collected, Mode, Scrubbed, Tally};
@@ -28,7 +28,7 @@ impl Branches {
             false => (Mode::Run, self.retain().await?),
         };
         let min_age = self.shared.settings.garbage.min_age;
-        let request = Collect { mode, min_age, given_up };
+        let request = Collect { mode, min_age, given_up, awaited: birth::awaited(&self.shared) };
         let collected = self.shared.volumes.collect(&request, progress).await?;
         if mode == Mode::Run {
             self.forget(&collected.versions)?;

@@ -16,7 +16,7 @@ use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{
-    BranchError, Damage, base, create, doors, history, identity, mounting, news, rebuild,
+    BranchError, Damage, base, birth, create, doors, history, identity, mounting, news, rebuild,
     retention, seed, server_lease, view,
 };
 use crate::archive;
@@ -56,6 +56,7 @@ impl Branches {
         news::look(&shared).await;
         seed::empty(&shared).await?;
         doors::open_all(&shared);
+        birth::follow_all(&shared);
         tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
@@ -539,7 +540,10 @@ async fn save_all(shared: &Arc<Shared>) -> Vec<BranchError> {
     let awake: Vec<_> = shared
         .cells
         .iter()
-        .filter(|cell| !matches!(cell.state(), State::Suspended | State::Deleted))
+        .filter(|cell| {
+            let rests = matches!(cell.state(), State::Suspended | State::Deleted);
+            !rests || cell.row().head_pending
+        })
         .map(|cell| cell.clone())
         .collect();
     let saves = stream::iter(awake).map(|cell| async move {

@@ -7,6 +7,7 @@
 //! it leaves a state with unsaved writes only by saving them.
 
 mod base;
+mod birth;
 mod cell;
 mod change;
 mod claim;

@@ -138,5 +138,6 @@ fn row(head: Head) -> BranchRow {
         error: None,
         port: None,
         socket: false,
+        head_pending: false,
     }
 }

@@ -280,6 +280,7 @@ fn branch_row(head: &Head, known: &HashSet<VersionId>) -> BranchRow {
         error: None,
         port: None,
         socket: false,
+        head_pending: false,
     }
 }
 

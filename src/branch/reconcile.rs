@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::BranchError;
 use super::cell::Cell;
 use super::claim::Claim;
 use super::rescue::rescue;
 use super::shared::Shared;
+use super::{BranchError, birth};
 use crate::base::ids::{ServerId, VersionId};
 use crate::catalog::{BranchRow, LocalData, VersionRow};
 use crate::volume::{Head, Version};
@@ -24,6 +24,7 @@ pub(super) async fn reconcile(
     shared: &Arc<Shared>,
     cell: &Arc<Cell>,
 ) -> Result<Claim, BranchError> {
+    birth::ensure(shared, cell).await?;
     // Before the head is read: what is claimed now is worth nothing in a later term.
     let term = shared.lease.hold(&shared.volumes).await?;
     let (head, etag) = shared.volumes.head(cell.id).await?;

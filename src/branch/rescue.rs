@@ -164,6 +164,7 @@ async fn enter(
         error: None,
         port: None,
         socket: false,
+        head_pending: false,
     };
     if head.branch_name != name {
         // The name of the earlier try was taken meanwhile.

@@ -245,6 +245,23 @@ fn let_go(
     gone
 }
 
+/// Whether the rules of its project may let go of a version of this branch now.
+pub(super) fn may_go(
+    shared: &Shared,
+    branch: &BranchRow,
+    rules: &Retention,
+    version: VersionId,
+) -> Result<bool, BranchError> {
+    let now = shared.clock.now();
+    if is_due(branch, rules, now) {
+        return Ok(true);
+    }
+    let own = shared.catalog.versions_of(branch.id)?;
+    // Not what other branches need: that much more is taken for what may go.
+    let needed = needed(std::slice::from_ref(branch), &[]);
+    Ok(let_go(&own, &needed, rules, now).contains(&version))
+}
+
 /// Whether a deleted branch is to be purged.
 fn is_due(branch: &BranchRow, rules: &Retention, now: Timestamp) -> bool {
     branch
@@ -298,6 +315,7 @@ mod tests {
             error: None,
             port: None,
             socket: false,
+            head_pending: false,
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use argon_admin::types::{self, At, BranchSource, CollectGarbage, CreateBranch};
 
 use super::cell::Cell;
-use super::{BranchError, Branches, Deleted};
+use super::{BranchError, Branches, Deleted, birth};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::ids::{BranchId, VersionId};
 use crate::base::retention::Retention;
@@ -82,7 +82,7 @@ impl Rounds {
             2..6 => {
                 let Some((name, id)) = self.random.any(&live) else { return Ok(()) };
                 self.what = format!("write to and suspend {name}");
-                self.write(id);
+                self.write(id).await?;
                 let saved = self.branches.suspend("demo", &name, types::Until::Saved).await?;
                 self.told(&saved.head_version, id);
                 Ok(())
@@ -98,7 +98,7 @@ impl Rounds {
                 let Some((name, id)) = self.random.any(&live) else { return Ok(()) };
                 self.what = format!("delete {name}");
                 if self.random.below(2) == 0 {
-                    self.write(id);
+                    self.write(id).await?;
                 }
                 self.branches.delete("demo", &name).await.map(drop)
             }
@@ -176,9 +176,11 @@ impl Rounds {
     }
 
     /// As a mongod leaves it that was stopped: a working directory with something new in it.
-    fn write(&mut self, branch: BranchId) {
+    async fn write(&mut self, branch: BranchId) -> Result<(), BranchError> {
         let shared = &self.branches.shared;
         let cell = shared.cells.get(&branch).unwrap().clone();
+        // No mongod runs before its branch has a head.
+        birth::ensure(shared, &cell).await?;
         let db = shared.layout.branch(branch).db();
         fs::create_dir_all(&db).unwrap();
         self.written += 1;
@@ -192,6 +194,7 @@ impl Rounds {
         // As the next start of a server finds it.
         shared.add_live(&Cell::new(row.unwrap(), cell.project.clone()));
         self.model.states.insert(branch, text);
+        Ok(())
     }
 
     /// A version was acknowledged.

@@ -102,7 +102,7 @@ impl Catalog {
 pub(super) fn insert(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogError> {
     let sql = format!(
         "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-         ?14, ?15, ?16)",
+         ?14, ?15, ?16, ?17)",
         BranchRow::COLUMNS
     );
     write(connection, &sql, branch)
@@ -114,7 +114,7 @@ fn update(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogErro
     let sql = "UPDATE branches SET project = ?2, name = ?3, head = ?4, epoch = ?5, \
         idle_timeout_ms = ?6, created_ms = ?7, deleted_ms = ?8, origin_branch = ?9, \
         origin_version = ?10, local_base = ?11, local_saving = ?12, error = ?13, \
-        port = ?14, socket = ?15, snapshot_every_ms = ?16 WHERE id = ?1";
+        port = ?14, socket = ?15, snapshot_every_ms = ?16, head_pending = ?17 WHERE id = ?1";
     let rows = write(connection, sql, branch)
         .map_err(CatalogError::failed_to_name("update a branch", &branch.name))?;
     if rows == 0 {
@@ -143,6 +143,7 @@ fn write(connection: &Connection, sql: &str, branch: &BranchRow) -> rusqlite::Re
         branch.port.map_or(0, NonZeroU16::get),
         branch.socket,
         branch.snapshot_every.to_ms(),
+        branch.head_pending,
     ])
 }
 

@@ -61,6 +61,8 @@ pub struct BranchRow {
     pub port: Option<NonZeroU16>,
     /// Whether it has a Unix socket of its own.
     pub socket: bool,
+    /// Whether it was made here, and its first head may not be in the store yet.
+    pub head_pending: bool,
 }
 
 /// Whether a working directory holds writes that no version has.
@@ -135,7 +137,7 @@ impl ProjectRow {
 impl BranchRow {
     pub(super) const COLUMNS: &str = "id, project, name, head, epoch, idle_timeout_ms, created_ms, \
         deleted_ms, origin_branch, origin_version, local_base, local_saving, error, port, socket, \
-        snapshot_every_ms";
+        snapshot_every_ms, head_pending";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let saving = parsed_or_null(row, "local_saving")?;
@@ -158,6 +160,7 @@ impl BranchRow {
             error: row.get("error")?,
             port: NonZeroU16::new(row.get("port")?),
             socket: row.get("socket")?,
+            head_pending: row.get("head_pending")?,
         })
     }
 }

@@ -92,6 +92,10 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE projects ADD COLUMN periodic_minutes_ms INTEGER NOT NULL DEFAULT 86400000;
     ALTER TABLE projects ADD COLUMN periodic_hours_ms INTEGER NOT NULL DEFAULT 2592000000;
 ",
+    "
+    -- Whether the branch was made here and its first head may not be in the store yet.
+    ALTER TABLE branches ADD COLUMN head_pending INTEGER NOT NULL DEFAULT 0;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

@@ -66,6 +66,7 @@ impl Bench {
             error: None,
             port: None,
             socket: false,
+            head_pending: false,
         };
         self.catalog.insert_branch(&row).unwrap();
         row

@@ -32,6 +32,8 @@ pub struct Collect {
     /// Versions that retention gives up. One that a head, a project or a pin needs stays all the
     /// same.
     pub given_up: HashSet<VersionId>,
+    /// Versions that stay all the same: heads are on their way to the store that name them.
+    pub awaited: HashSet<VersionId>,
 }
 
 /// Whether a run changes the store.
@@ -267,7 +269,8 @@ impl<'r> Rule<'r> {
         let origins = heads.iter().filter_map(|head| Some(head.origin?.version));
         let bases = projects.iter().filter_map(|project| project.base);
         let states = heads.iter().map(|head| head.version);
-        let named = states.chain(origins).chain(bases).chain(pins).collect();
+        let named = states.chain(origins).chain(bases).chain(pins);
+        let named = named.chain(request.awaited.iter().copied()).collect();
         let heads = heads.iter().map(|head| (head.branch, head.version)).collect();
         Self { request, heads, named }
     }

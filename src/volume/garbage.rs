@@ -21,7 +21,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn run(min_age: Duration) -> Collect {
-    Collect { mode: Mode::Run, min_age, given_up: HashSet::new() }
+    Collect { mode: Mode::Run, min_age, given_up: HashSet::new(), awaited: HashSet::new() }
 }
 
 async fn collect(volumes: &Volumes, request: &Collect) -> Collected {

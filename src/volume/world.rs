@@ -332,7 +332,7 @@ impl World {
 
     async fn collect(&mut self, min_age: Duration) -> Result<(), VolumeError> {
         let given_up = self.given_up.clone();
-        let request = Collect { mode: Mode::Run, min_age, given_up };
+        let request = Collect { mode: Mode::Run, min_age, given_up, awaited: HashSet::new() };
         let collected = self.volumes.collect(&request, &|_| {}).await?;
         self.went[0] += collected.deleted.versions;
         self.went[1] += collected.rewritten.packs;

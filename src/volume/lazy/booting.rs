@@ -166,7 +166,7 @@ async fn a_boot_set_goes_on_and_costs_little() {
 
 fn collect(given_up: impl IntoIterator<Item = VersionId>) -> Collect {
     let given_up: HashSet<_> = given_up.into_iter().collect();
-    Collect { mode: Mode::Run, min_age: Duration::ZERO, given_up }
+    Collect { mode: Mode::Run, min_age: Duration::ZERO, given_up, awaited: HashSet::new() }
 }
 
 /// A branch whose head is this version, so that it lives.
