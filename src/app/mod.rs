@@ -4,6 +4,7 @@
 //! anything that one room can decide alone.
 //! Invariant: one server at a time has a data directory.
 
+mod allocator;
 mod client_limits;
 pub mod config;
 mod data_dir;

@@ -14,8 +14,8 @@ use tracing::{info, warn};
 
 use super::config::{Config, Ready, Start};
 use super::data_dir::{self, DataDir, DataDirError, Told};
-use super::descriptors;
 use super::open_store::{self, OpenStoreError};
+use super::{allocator, descriptors};
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::Metrics;
@@ -99,6 +99,7 @@ impl ServeError {
 /// # Errors
 /// It cannot start, or a branch could not be saved at the end.
 pub fn serve(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+    allocator::tune();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
