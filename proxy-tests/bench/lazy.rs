@@ -1,7 +1,8 @@
 //! `cargo bench --bench lazy`: what lazy mounts cost and save, with a store in a directory and with one
 //! whose every request takes 30 ms, and mongod on a lazy mount next to mongod on a plain directory.
 //!
-//! `-- --quick` takes little data; `-- --large` goes up to 10 GB. docs/performance.md says what came of it.
+//! `-- --quick` takes little data; `-- --large` goes up to 10 GB; `-- --stores` and `-- --beside` do only one of
+//! the two halves. docs/performance.md says what came of it.
 
 mod noise;
 
@@ -35,28 +36,39 @@ struct Effort {
     rounds: usize,
     copies: usize,
     turns: usize,
+    /// Which halves: the stores, mongod beside a plain directory.
+    halves: [bool; 2],
 }
 
 fn main() -> Result<()> {
-    let mut effort = Effort { sizes_mb: vec![100, 1_000], rounds: 5, copies: 30, turns: 15 };
+    let (sizes_mb, halves) = (vec![100, 1_000], [true; 2]);
+    let mut effort = Effort { sizes_mb, rounds: 5, copies: 30, turns: 15, halves };
     for argument in std::env::args().skip(1) {
         match &*argument {
             // What `cargo bench` itself adds.
             "--bench" => {}
             "--quick" => {
-                effort = Effort { sizes_mb: vec![20], rounds: 2, copies: 5, turns: 2 };
+                effort = Effort { sizes_mb: vec![20], rounds: 2, copies: 5, turns: 2, halves };
             }
+            "--stores" => effort.halves = [true, false],
+            "--beside" => effort.halves = [false, true],
             "--large" => effort.sizes_mb.push(10_000),
-            other => bail!("unknown argument {other}; there are --quick and --large"),
+            other => {
+                bail!("unknown argument {other}; there are --quick, --large, --stores and --beside")
+            }
         }
     }
     println!("measuring {}", binary::argon_release()?.display());
     let mut told = Told::default();
     let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
     runtime.block_on(async {
-        told.head("store", "data");
-        one_store("directory", Setup::new()?, &effort, &mut told).await?;
-        if let Some(buckets) = Buckets::s3s_fs("a store that is far away")? {
+        if effort.halves[0] {
+            told.head("store", "data");
+            one_store("directory", Setup::new()?, &effort, &mut told).await?;
+        }
+        if effort.halves[0]
+            && let Some(buckets) = Buckets::s3s_fs("a store that is far away")?
+        {
             let far = Tamper::before(&buckets.address)?;
             far.delay(FAR);
             let setup = Setup::new()?
@@ -67,7 +79,10 @@ fn main() -> Result<()> {
                 .variable("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
             one_store("30 ms", setup, &effort, &mut told).await?;
         }
-        beside_a_directory(&effort, &mut told).await
+        match effort.halves[1] {
+            true => beside_a_directory(&effort, &mut told).await,
+            false => Ok(()),
+        }
     })?;
     let path = machine::target().join("bench-lazy.json");
     fs::write(&path, serde_json::to_string_pretty(&told.rows)?)
@@ -201,6 +216,7 @@ async fn one_store(place: &str, setup: Setup, effort: &Effort, told: &mut Told) 
         resume(&mut bench, place, &size, &name, effort, told).await?;
         let grown = bench.memory()?.saturating_sub(before.min(bench.memory()?));
         told.bytes(place, &size, "memory of the server, branch awake, beside before", grown);
+        some_changes(&bench, place, &size, &name, megabytes, told).await?;
         pauses(&bench, place, &size, &name, effort, told).await?;
         bench.step(&name, Step::Suspend(Until::Saved))?;
     }
@@ -268,6 +284,40 @@ async fn resume(
     Ok(())
 }
 
+/// What a suspend stores next to what was changed, both before compression.
+async fn some_changes(
+    bench: &Bench,
+    place: &str,
+    size: &str,
+    name: &str,
+    megabytes: u64,
+    told: &mut Told,
+) -> Result<()> {
+    const COUNT: u64 = 200;
+    let documents = bench.documents(name).await?;
+    let all = megabytes * MB / DOCUMENT_BYTES as u64;
+    for number in 0..COUNT {
+        let id = (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % all;
+        documents.update_one(doc! { "_id": id as i64 }, doc! { "$set": { "changed": 1 } }).await?;
+    }
+    bench.step(name, Step::Suspend(Until::Saved))?;
+    let log = bench.server.log();
+    let line = log.lines().rfind(|line| line.contains("uploaded") && line.contains(name));
+    let line = line.context("no upload was logged")?;
+    let changed = logged(line, "changed_blocks").context("changed_blocks")? * 65_536;
+    let new = bench.newest(name)?.new_bytes;
+    told.bytes(place, size, "200 documents changed: blocks changed", changed);
+    let ratio = new as f64 / changed as f64;
+    told.row(place, size, "the same: stored / changed", &format!("{ratio:.2}"), ratio);
+    Ok(())
+}
+
+/// A number of a line of the log.
+fn logged(line: &str, name: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(&format!("{name}="))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
 /// How long writes wait while a version is made under load.
 async fn pauses(
     bench: &Bench,
@@ -294,10 +344,7 @@ async fn pauses(
     writer.abort();
     let log = bench.server.log();
     let pauses = log.lines().filter(|line| line.contains("uploaded") && line.contains(name));
-    let pauses = pauses.filter_map(|line| {
-        let (_, rest) = line.split_once("pause_us=")?;
-        rest.split_whitespace().next()?.parse().ok().map(Duration::from_micros)
-    });
+    let pauses = pauses.filter_map(|line| logged(line, "pause_us")).map(Duration::from_micros);
     let pauses: Vec<_> = pauses.collect();
     ensure!(!pauses.is_empty(), "no pause was logged");
     told.time(place, size, "pause of writes for a version under load, p99", quantile(pauses, 0.99));

@@ -124,6 +124,8 @@ pub(super) async fn make(
         mongod,
         label: wish.label.as_ref().map(Label::to_string),
     };
+    let changed: usize =
+        (0..sealed.tree().files().len()).map(|file| sealed.changed(file).len()).sum();
     let (version, volume) =
         shared.volumes.capture_changes(&below, &*sealed as &dyn Changes, capture).await?;
     failpoint("suspend.version");
@@ -131,7 +133,7 @@ pub(super) async fn make(
     failpoint("suspend.rebased");
     info!(branch = %cell.id, name = %cell.name, version = %version.id, cause = %version.cause,
           pause_us = sealed.pause().as_micros() as u64,
-          save_ms = begun.elapsed().as_millis() as u64,
+          save_ms = begun.elapsed().as_millis() as u64, changed_blocks = changed,
           new_bytes = version.new_bytes, stored_bytes = version.stored_bytes, "uploaded");
     mounted.rebased(volume, version);
     Ok(wish.id)

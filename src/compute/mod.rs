@@ -8,6 +8,7 @@
 mod error;
 mod fetch;
 mod isolate;
+mod jail;
 pub mod mongod;
 mod process;
 mod ready;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
 use super::StartPhases;
-use super::isolate::{self, Isolation};
+use super::isolate::{self, Isolation, Place};
 use super::mongod::Mongod;
 use super::ready::{self, Member, Volume};
 use super::spawner::Spawner;
@@ -77,7 +77,12 @@ impl ProcessCompute {
             .stdout(log)
             .stderr(errors)
             .kill_on_drop(true);
-        isolate::confine(&mut command, self.isolation);
+        let place = Place {
+            own: &[&cell.dbpath, &cell.socket_dir],
+            program: &self.mongod.path,
+            working_directory: &cell.dbpath,
+        };
+        isolate::confine(&mut command, self.isolation, place, Vec::new())?;
         Ok(command)
     }
 }
@@ -94,7 +99,7 @@ impl Compute for ProcessCompute {
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
         let port = match self.isolation {
-            Isolation::Namespace => PORT,
+            Isolation::Jail | Isolation::Network => PORT,
             Isolation::SharedNetwork => free_port()?,
         };
         // The first file that WiredTiger makes.
