@@ -1,12 +1,13 @@
 //! The binary `argon`: parse, start logging, run.
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use argon::app::config::{self, Config, LogFormat};
 use argon::app::settings::Flags;
 use argon::branch::{Damage, Rebuilt};
+use argon::compute::docker::PullProgress;
 use argon::compute::mongod::{Mongod, Progress, Search};
 use argon_admin::cli::{self, ConnectionArgs, EXIT_CODES};
 use clap::{Args, Parser, Subcommand};
@@ -115,8 +116,14 @@ fn serve(flags: &Flags) -> Result<ExitCode, Failure> {
     for warning in config.warnings() {
         warn!("{warning}");
     }
-    let mongod = find_mongod(config.mongod.clone(), Fetch::IfThereIsNone)?;
-    argon::app::serve(config, mongod).map(|()| ExitCode::SUCCESS).map_err(|e| {
+    let bar = ProgressBar::new(0);
+    let mut tell = |progress| match progress {
+        argon::app::Progress::Mongod(progress) => show(&bar, progress),
+        argon::app::Progress::Image { name, progress } => show_pull(&bar, &name, &progress),
+        argon::app::Progress::Done => bar.finish_and_clear(),
+    };
+    let served = argon::app::serve(config, &mut tell);
+    served.map(|()| ExitCode::SUCCESS).map_err(|e| {
         let hint = e.hint();
         Failure { error: e.into(), hint, code: 1 }
     })
@@ -168,7 +175,7 @@ fn mongod(command: MongodCommand, json: bool) -> Result<ExitCode, Failure> {
         MongodCommand::Which => Fetch::Never,
         MongodCommand::Install => Fetch::IfThereIsNone,
     };
-    let Mongod { path, version, source } = find_mongod(None, fetch)?;
+    let Mongod { path, version, source } = find_mongod(fetch)?;
     if json {
         let source = source.to_string();
         println!("{:#}", serde_json::json!({ "path": path, "version": version, "source": source }));
@@ -185,12 +192,12 @@ enum Fetch {
     IfThereIsNone,
 }
 
-fn find_mongod(setting: Option<(PathBuf, String)>, fetch: Fetch) -> Result<Mongod, Failure> {
+fn find_mongod(fetch: Fetch) -> Result<Mongod, Failure> {
     let failure = |e: argon::compute::mongod::MongodError| {
         let hint = Some(e.hint());
         Failure { error: e.into(), hint, code: 1 }
     };
-    let search = Search::of_this_process(setting).map_err(failure)?;
+    let search = Search::of_this_process(None).map_err(failure)?;
     match (search.find().map_err(failure)?, fetch) {
         (Some(found), _) => Ok(found),
         (None, Fetch::Never) => Err(Failure {
@@ -205,11 +212,23 @@ fn find_mongod(setting: Option<(PathBuf, String)>, fetch: Fetch) -> Result<Mongo
     }
 }
 
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the template is written correctly")
+}
+
+/// On a terminal a bar; else nothing but a line at the start, for logs.
+fn show_pull(bar: &ProgressBar, image: &str, progress: &PullProgress) {
+    if bar.length() == Some(0) {
+        bar.suspend(|| eprintln!("the engine has no image {image}: pulling it"));
+        bar.set_style(style("image {bar:30} {bytes} of {total_bytes}"));
+    }
+    bar.set_length(progress.of.max(1));
+    bar.set_position(progress.bytes);
+    bar.tick();
+}
+
 /// On a terminal a bar; else nothing but a line at the start, for logs.
 fn show(bar: &ProgressBar, progress: Progress) {
-    let style = |template| {
-        ProgressStyle::with_template(template).expect("the template is written correctly")
-    };
     match progress {
         Progress::Waiting => bar.set_message("another process downloads a mongod, waiting for it"),
         Progress::Downloading { bytes, of } => {

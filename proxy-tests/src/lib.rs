@@ -11,6 +11,7 @@ pub mod binary;
 pub mod buckets;
 pub mod careless;
 pub mod cli;
+pub mod docker;
 pub mod driver;
 pub mod drivers;
 pub mod fuzz;

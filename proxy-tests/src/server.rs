@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::binary::argon;
 use crate::cli::Cli;
+use crate::docker::{Engine, IMAGE};
 use crate::machine::{mongods_below, refuse_namespaces, signal};
 use crate::wait::{PATIENCE, eventually, eventually_async};
 
@@ -99,6 +100,14 @@ impl Setup {
         self
     }
 
+    /// Runs branches in containers.
+    #[must_use]
+    pub fn docker(self, engine: &Engine) -> Self {
+        self.variable("ARGON_COMPUTE", "docker")
+            .variable("ARGON_IMAGE", IMAGE)
+            .variable("ARGON_DOCKER_SOCKET", engine.socket())
+    }
+
     /// The folder of its own: working directory, configuration, log, and the data by default.
     pub fn home(&self) -> &Path {
         self.home.path()
@@ -159,6 +168,8 @@ impl Setup {
             .arg(&self.data_dir)
             .args(&self.arguments)
             .args(more)
+            // Not what happens to be on the machine.
+            .env("ARGON_COMPUTE", "process")
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home())
             .stdin(Stdio::null())

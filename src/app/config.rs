@@ -9,6 +9,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use super::client_limits::client_limits;
+use super::compute::{ComputeSettings, compute};
 use super::garbage::garbage;
 use super::mounts::mounts;
 use super::settings::{Flags, Values, read_file};
@@ -38,6 +39,8 @@ pub struct Config {
     pub limits: ClientLimits,
     /// How garbage is collected.
     pub garbage: Garbage,
+    /// How branches' mongods are run.
+    pub compute: ComputeSettings,
     /// The mongod to run and the setting that names it; else one is searched for.
     pub mongod: Option<(PathBuf, String)>,
     /// The bucket that is the store; without one it is a directory in the data directory.
@@ -207,6 +210,7 @@ pub fn resolve(
         mounts: mounts(&layers)?,
         limits: client_limits(&layers)?,
         garbage: garbage(&layers, bucket.as_ref(), writers)?,
+        compute: compute(&layers)?,
         mongod: mongod.map(|given| (given.value.into(), given.setting)),
         bucket,
         writers,
@@ -273,6 +277,10 @@ pub(super) struct Given {
 }
 
 impl Given {
+    pub(super) fn into_value(self) -> String {
+        self.value
+    }
+
     pub(super) fn parse<T>(
         self,
         read: impl Fn(&str) -> Option<T>,

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod client_limits;
+mod compute;
 pub mod config;
 mod data_dir;
 mod descriptors;
@@ -17,6 +18,7 @@ mod serve;
 pub mod settings;
 mod store_config;
 
+pub use compute::{ComputeKind, ComputeSettings, OnProgress, Progress};
 pub use data_dir::DataDirError;
 pub use repair::{RepairError, repair};
 pub use serve::{ServeError, serve};

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use argon_admin::types;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::compute::{self, OnProgress, Progress};
 use super::config::{Config, Ready, Start};
 use super::data_dir::{self, DataDir, DataDirError, Told};
 use super::open_store::{self, OpenStoreError};
@@ -21,8 +21,8 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::Metrics;
 use crate::branch::{BranchError, Branches, Parts, Settings};
 use crate::catalog::{Catalog, CatalogError};
-use crate::compute::mongod::Mongod;
-use crate::compute::{ComputeError, ProcessCompute};
+use crate::compute::mongod::MongodError;
+use crate::compute::{Compute, ComputeError};
 use crate::proxy::{Binding, Proxy, ProxyError};
 use crate::store::Store;
 
@@ -53,6 +53,8 @@ pub enum ServeError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Store(#[from] OpenStoreError),
+    #[error(transparent)]
+    Mongod(#[from] MongodError),
     #[error("prepare to run mongod")]
     Compute(#[from] ComputeError),
     #[error("prepare the branches")]
@@ -80,6 +82,8 @@ impl ServeError {
                 "move that file away; `argon repair --from-store` then makes a new catalog".into(),
             ),
             Self::Branches(error) => error.hint(),
+            Self::Mongod(error) => Some(error.hint()),
+            Self::Compute(error) => error.hint(),
             Self::Proxy(_) => {
                 Some("take another address: --listen, port 0 picks a free one".into())
             }
@@ -94,21 +98,27 @@ impl ServeError {
     }
 }
 
-/// Runs the server until SIGTERM or SIGINT, then drains it.
+/// Runs the server until SIGTERM or SIGINT, then drains it. What it must fetch before is told of
+/// by `progress`.
 ///
 /// # Errors
 /// It cannot start, or a branch could not be saved at the end.
-pub fn serve(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+pub fn serve(config: Config, progress: OnProgress<'_>) -> Result<(), ServeError> {
     allocator::tune();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    runtime.block_on(run(config, mongod))
+    runtime.block_on(run(config, progress))
 }
 
-async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+async fn run(config: Config, progress: OnProgress<'_>) -> Result<(), ServeError> {
     let stop = stop_on_signal()?;
+    let chosen = tokio::select! {
+        chosen = compute::choose(&config.compute, config.mongod.as_ref(), &mut *progress) => chosen?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    progress(Progress::Done);
     if let Some(shortage) = descriptors::raise(config.limits.connections) {
         warn!("{shortage}");
     }
@@ -133,19 +143,17 @@ async fn run(config: Config, mongod: Mongod) -> Result<(), ServeError> {
     // Not before: a server that was replaced has this address to its end.
     let api = Api::bind(config.admin_listen).await?;
     let connections = proxy.connections();
+    let (compute, mongod) = compute::open(chosen, &config.compute, data_dir.path()).await?;
     let about = api::Settings {
         listen: proxy.local_addr(),
         data_dir: data_dir.path().to_owned(),
-        mongod: types::Mongod {
-            path: mongod.path.display().to_string(),
-            version: mongod.version.clone(),
-        },
+        mongod,
         clock: clock.clone(),
         connections: Box::new(move || connections.value() as u64),
         archive_bytes_max: api::ARCHIVE_BYTES_MAX,
         metrics: metrics.clone(),
     };
-    let branches = open(&config, mongod, &data_dir, &proxy, clock, metrics).await?;
+    let branches = open(&config, compute, &data_dir, &proxy, clock, metrics).await?;
     announce(&config, &proxy, &api, &data_dir).map_err(ServeError::Announce)?;
     tokio::join!(
         proxy.serve(branches.clone(), stop.clone()),
@@ -205,7 +213,7 @@ pub(super) async fn open_store(
 
 async fn open(
     config: &Config,
-    mongod: Mongod,
+    compute: Arc<dyn Compute>,
     data_dir: &DataDir,
     proxy: &Proxy,
     clock: Arc<dyn Clock>,
@@ -214,13 +222,7 @@ async fn open(
     let path = data_dir.path();
     let catalog = open_catalog(path)?;
     let store = open_store(config, path, &*clock).await?;
-    let parts = Parts {
-        catalog,
-        store,
-        compute: Arc::new(ProcessCompute::new(mongod).await?),
-        clock,
-        metrics,
-    };
+    let parts = Parts { catalog, store, compute, clock, metrics };
     let settings = Settings {
         data_dir: path.to_owned(),
         idle_timeout: config.idle_timeout,

@@ -133,6 +133,35 @@ pub struct Values {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
           help_heading = "Store in S3")]
     pub single_writer: Option<String>,
+    /// What branches' mongods run in: docker (containers), process, or auto (containers where the
+    /// engine answers, has the image, and no mongod is named; else processes) [default: auto] [env:
+    /// ARGON_COMPUTE] [file: compute]
+    #[arg(long, value_name = "HOW", help_heading = "Containers")]
+    pub compute: Option<String>,
+    /// Image of the containers; with `--compute docker` it is pulled where it is missing [default:
+    /// mongo:8.0] [env: ARGON_IMAGE] [file: image]
+    #[arg(long, value_name = "NAME", help_heading = "Containers")]
+    pub image: Option<String>,
+    /// Unix socket of the container engine [default: that of DOCKER_HOST, else
+    /// /var/run/docker.sock] [env: ARGON_DOCKER_SOCKET] [file: docker_socket]
+    #[arg(long, value_name = "FILE", help_heading = "Containers")]
+    pub docker_socket: Option<String>,
+    /// Most memory of a container, its files' page cache counted; 0 is no limit [default: 2GiB] [env:
+    /// ARGON_CONTAINER_MEMORY] [file: container_memory]
+    #[arg(long, value_name = "SIZE", help_heading = "Containers")]
+    pub container_memory: Option<String>,
+    /// Most CPUs of a container, as in 2 or 0.5; 0 is no limit [default: 2] [env:
+    /// ARGON_CONTAINER_CPUS] [file: container_cpus]
+    #[arg(long, value_name = "N", help_heading = "Containers")]
+    pub container_cpus: Option<String>,
+    /// Most threads of a container, of which mongod has one for each connection; 0 is no limit
+    /// [default: 8192] [env: ARGON_CONTAINER_PIDS] [file: container_pids]
+    #[arg(long, value_name = "N", help_heading = "Containers")]
+    pub container_pids: Option<String>,
+    /// Whom mongod runs as in a container [default: the server's own user; where that is root,
+    /// 999:999] [env: ARGON_CONTAINER_USER] [file: container_user]
+    #[arg(long, value_name = "UID:GID", help_heading = "Containers")]
+    pub container_user: Option<String>,
     /// The mongod to run [default: on PATH, else in Argon's cache, else downloaded into it] [env:
     /// ARGON_MONGOD] [file: mongod]
     #[arg(long, value_name = "FILE")]
@@ -234,6 +263,13 @@ mod tests {
             "[default: 24h] [env: ARGON_GC_MIN_AGE] [file: gc_min_age]",
             "[default: 24h] [env: ARGON_GC_INTERVAL] [file: gc_interval]",
             "[env: ARGON_MONGOD] [file: mongod]",
+            "[default: auto] [env: ARGON_COMPUTE] [file: compute]",
+            "[default: mongo:8.0] [env: ARGON_IMAGE] [file: image]",
+            "[env: ARGON_DOCKER_SOCKET] [file: docker_socket]",
+            "[default: 2GiB] [env: ARGON_CONTAINER_MEMORY] [file: container_memory]",
+            "[default: 2] [env: ARGON_CONTAINER_CPUS] [file: container_cpus]",
+            "[default: 8192] [env: ARGON_CONTAINER_PIDS] [file: container_pids]",
+            "[env: ARGON_CONTAINER_USER] [file: container_user]",
             &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
             &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),
             "[default: text] [env: ARGON_LOG_FORMAT] [file: log_format]",

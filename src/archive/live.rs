@@ -34,7 +34,9 @@ impl Server {
             std::fs::create_dir_all(dir).unwrap();
         }
         let log = dir.path().join("mongod.log");
-        let cell = Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64 };
+        let owner = Default::default();
+        let cell =
+            Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64, owner, written_by: None };
         let instance = compute.start(cell).await.unwrap();
         let client = Client::connect(instance.socket()).await.unwrap();
         Self { _instance: instance, _compute: compute, dir, client }

@@ -93,7 +93,7 @@ pub enum BranchError {
     #[error("another process at {address} has this server's id")]
     SameServer { address: String },
     #[error("this volume was written by MongoDB {volume}, and this server runs {server}")]
-    MongodVersion { volume: String, server: String },
+    MongodVersion { volume: String, image: Option<String>, server: String },
     #[error("branch `{branch}` has {max} connections that use it, as many as it may")]
     TooManyClients { branch: Name, max: usize },
     #[error("listen on {address} for branch `{branch}`")]
@@ -300,6 +300,10 @@ impl BranchError {
                     format!("it is tried again by itself; or `argon branch suspend {branch}`");
                 source.hint().map_or(next.clone(), |hint| format!("{hint}; {next}"))
             }
+            Self::MongodVersion { image: Some(image), .. } => format!(
+                "bring the image that wrote it: `docker pull {image}` (or `docker load`), and run \
+                 the server with --compute docker"
+            ),
             Self::MongodVersion { volume, .. } => {
                 format!("run the server with a mongod {volume} (ARGON_MONGOD)")
             }

@@ -50,7 +50,8 @@ impl Branches {
         meet_the_store(&parts, &settings.data_dir).await?;
         let server = identity::server_id(&parts.catalog, &settings.data_dir, &*parts.clock)?;
         let layout = Layout::new(&settings.data_dir, server)?;
-        let mounting = mounting::choose(settings.mounts.kind, &settings.data_dir).await?;
+        let (kind, compute) = (settings.mounts.kind, &parts.compute);
+        let mounting = mounting::choose(kind, &settings.data_dir, compute).await?;
         let shared = Shared::new(parts, settings, layout, server, mounting)?;
         shared.volumes.prepare().await?;
         news::look(&shared).await;

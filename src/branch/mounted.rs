@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::BranchError;
 use super::cell::Cell;
 use super::local::Workspace;
+use super::mounting;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
@@ -39,7 +40,12 @@ impl Mounted {
         volume: Arc<LazyVolume>,
     ) -> Result<Arc<Self>, BranchError> {
         workspace.prepare_mount()?;
-        let mount = LazyMount::create(volume.clone(), &workspace.overlay(), &workspace.db())?;
+        let mount = LazyMount::create_for(
+            mounting::access(&*shared.compute),
+            volume.clone(),
+            &workspace.overlay(),
+            &workspace.db(),
+        )?;
         Ok(Self::begin(shared, mount, volume, None))
     }
 
@@ -55,7 +61,8 @@ impl Mounted {
         // Made and put below the overlay, and then something kept the head from moving to it.
         let pending = (version != head).then(|| volume.description().clone());
         let (overlay, db) = (workspace.overlay(), workspace.db());
-        let mount = LazyMount::recover(volume.clone(), &overlay, &db, reading)?;
+        let access = mounting::access(&*shared.compute);
+        let mount = LazyMount::recover_for(access, volume.clone(), &overlay, &db, reading)?;
         Ok(Self::begin(shared, mount, volume, pending))
     }
 

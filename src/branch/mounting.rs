@@ -3,13 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::BranchError;
+use super::error::chain;
 use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
 use crate::base::limits::{MountKind, Mounts};
-use crate::mount::lazy;
+use crate::compute::{Compute, ComputeError, User};
+use crate::mount::lazy::{self, Access};
 use crate::store::Store;
 use crate::volume::{BlockCache, Volumes};
 
@@ -36,12 +39,21 @@ impl Mounting {
 ///
 /// # Errors
 /// Lazy mounts are wished for and do not work here.
-pub(super) async fn choose(kind: MountKind, data_dir: &Path) -> Result<Mounting, BranchError> {
+pub(super) async fn choose(
+    kind: MountKind,
+    data_dir: &Path,
+    compute: &Arc<dyn Compute>,
+) -> Result<Mounting, BranchError> {
     if kind == MountKind::Eager {
         return Ok(Mounting::Eager);
     }
     let place = data_dir.join("tmp");
-    match blocking(move || lazy::probe(&place)).await {
+    let (access, compute, runtime) = (access(&**compute), compute.clone(), Handle::current());
+    let look = move |file: &Path| {
+        let looked = runtime.block_on(compute.look_at(file));
+        looked.map_err(|error: ComputeError| chain(&error))
+    };
+    match blocking(move || lazy::probe(&place, access, &look)).await {
         Ok(()) => {
             info!("FUSE works: branches wake without waiting for their data");
             Ok(Mounting::Lazy)
@@ -52,6 +64,14 @@ pub(super) async fn choose(kind: MountKind, data_dir: &Path) -> Result<Mounting,
             warn!("no lazy mounts, branches are restored whole when they wake: {}", error.chain());
             Ok(Mounting::Eager)
         }
+    }
+}
+
+/// Who must be able to use mounts, so that mongods run on them.
+pub(super) fn access(compute: &dyn Compute) -> Access {
+    match compute.user() {
+        Some(User { uid, gid }) => Access::Everybody { user: uid, group: gid },
+        None => Access::Server,
     }
 }
 

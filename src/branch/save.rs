@@ -12,6 +12,7 @@ use super::local::Workspace;
 use super::reconcile::{commit, reconcile};
 use super::shared::Shared;
 use super::upload::{self, Need, Wish};
+use super::wake::writer;
 use super::{BranchError, history, mounted};
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
@@ -211,7 +212,8 @@ pub(super) async fn make_clean(
 ) -> Result<(), BranchError> {
     if cell.row().local != LocalData::None && !compute::was_stopped_cleanly(&workspace.db()) {
         info!(branch = %cell.id, name = %cell.name, "recovering the working directory");
-        let instance = shared.start(workspace).await?;
+        let build = writer(shared, cell).await?;
+        let (instance, _) = shared.start_in_turn(workspace, build).await?;
         instance.stop().await;
     }
     Ok(())
@@ -219,8 +221,11 @@ pub(super) async fn make_clean(
 
 /// What a version records of the mongod that wrote it.
 pub(super) fn facts(shared: &Shared, instance: &Arc<dyn compute::Instance>) -> MongodVersion {
+    let facts = instance.facts();
+    let version = facts.build_info.get_str("version");
     MongodVersion {
-        version: shared.compute.mongod_version().to_owned(),
-        fcv: instance.facts().fcv.clone(),
+        version: version.unwrap_or(shared.compute.mongod_version()).to_owned(),
+        fcv: facts.fcv.clone(),
+        image: instance.image().map(str::to_owned),
     }
 }

@@ -22,7 +22,7 @@ use crate::wire::Client;
 /// The volume with an initiated replica set and nothing else. Making it also tells what this mongod
 /// says of itself, which the proxy repeats to clients of branches that sleep.
 pub(super) async fn empty(shared: &Arc<Shared>) -> Result<VersionId, BranchError> {
-    let key = format!("empty/{}", shared.compute.mongod_version());
+    let key = format!("empty/{}", made_with(shared));
     let _turn = shared.seeding.lock().await;
     if let (Some(version), Some(facts)) = (shared.catalog.seed(&key)?, known_facts(shared)?) {
         shared.facts.get_or_init(|| Arc::new(facts));
@@ -65,7 +65,16 @@ pub(super) async fn base(
 
 /// Under which name the catalog keeps the version of a base archive.
 pub(super) fn base_key(shared: &Shared, digest: blake3::Hash) -> String {
-    format!("base/{digest}/{}", shared.compute.mongod_version())
+    format!("base/{digest}/{}", made_with(shared))
+}
+
+/// The mongod that makes start volumes: branches that begin with one go on with what made it.
+fn made_with(shared: &Shared) -> String {
+    let version = shared.compute.mongod_version();
+    match shared.compute.image() {
+        Some(image) => format!("{version}/{image}"),
+        None => version.to_owned(),
+    }
 }
 
 /// A volume in the making. Dropped unfinished, it leaves nothing behind.
@@ -85,11 +94,11 @@ impl<'s> Seed<'s> {
         let id = VersionId::generate(shared.clock.now());
         let workspace = shared.layout.seed(id);
         let prepared = match parent {
-            Some(parent) => restore(shared, &workspace, parent).await,
-            None => workspace.prepare().and_then(|dir| workspace.adopt(&dir)),
+            Some(parent) => restore(shared, &workspace, parent).await.map(Some),
+            None => workspace.prepare().and_then(|dir| workspace.adopt(&dir)).map(|()| None),
         };
         let started = match prepared {
-            Ok(()) => shared.start(&workspace).await,
+            Ok(_) => shared.start(&workspace).await,
             Err(error) => Err(error),
         };
         match started {

@@ -29,7 +29,7 @@ use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
-use crate::compute::{self, Compute, Instance, ServerFacts};
+use crate::compute::{self, Build, Compute, Instance, ServerFacts};
 use crate::store::{Key, Store};
 use crate::volume::{BlockCache, Volumes};
 
@@ -239,13 +239,14 @@ impl Shared {
         &self,
         workspace: &Workspace,
     ) -> Result<Arc<dyn Instance>, BranchError> {
-        Ok(self.start_in_turn(workspace).await?.0)
+        Ok(self.start_in_turn(workspace, None).await?.0)
     }
 
-    /// The same, and how long the turn was waited for.
+    /// The same, of what another mongod may have written; and how long the turn was waited for.
     pub(super) async fn start_in_turn(
         &self,
         workspace: &Workspace,
+        written_by: Option<Build>,
     ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
         let asked = Instant::now();
         let _turn = self.starts.acquire().await.map_err(|_| BranchError::Closing)?;
@@ -257,8 +258,21 @@ impl Shared {
             log: workspace.log(),
             cache_gb: self.settings.cache_gb,
             oplog_mb: self.settings.oplog_mb,
+            owner: self.owner(workspace),
+            written_by,
         };
         Ok((self.compute.start(cell).await?, queued))
+    }
+
+    /// Whom a mongod in this workspace works for; nobody known, where its volume is being made.
+    fn owner(&self, workspace: &Workspace) -> compute::Owner {
+        let id = workspace.socket_dir().file_name().and_then(|name| name.to_str()?.parse().ok());
+        let cell = id.and_then(|id: BranchId| self.cells.get(&id));
+        cell.map_or_else(compute::Owner::default, |cell| compute::Owner {
+            project: cell.project.to_string(),
+            branch: cell.name.to_string(),
+            epoch: cell.row().epoch.0,
+        })
     }
 
     pub(super) fn project(&self, name: &Name) -> Result<ProjectRow, BranchError> {

@@ -17,8 +17,8 @@ use super::shared::Shared;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
-use crate::compute::Instance;
-use crate::volume::Version;
+use crate::compute::{Build, Instance};
+use crate::volume::{MongodVersion, Version};
 
 /// Claims the branch's next life, brings its volume here unless its writes are here already, and
 /// starts a mongod on it.
@@ -34,7 +34,7 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     failpoint("resume.claim");
     mounted::here(shared, cell).await?;
     let started = match cell.row().local {
-        LocalData::Present { .. } => again(shared, &workspace).await?,
+        LocalData::Present { .. } => again(shared, cell, &workspace).await?,
         LocalData::None => match fresh(shared, cell, &workspace, claim.head.version).await {
             Ok(started) => started,
             Err(error) => {
@@ -60,9 +60,14 @@ struct Started {
 }
 
 /// Starts a mongod on the writes that are here.
-async fn again(shared: &Shared, workspace: &Workspace) -> Result<Started, BranchError> {
+async fn again(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+) -> Result<Started, BranchError> {
     let here = Instant::now();
-    let (instance, queue) = shared.start_in_turn(workspace).await?;
+    let build = writer(shared, cell).await?;
+    let (instance, queue) = shared.start_in_turn(workspace, build).await?;
     Ok(Started { instance, queue, here })
 }
 
@@ -73,15 +78,15 @@ async fn fresh(
     workspace: &Workspace,
     version: VersionId,
 ) -> Result<Started, BranchError> {
-    match shared.mounting {
+    let build = match shared.mounting {
         Mounting::Lazy => mount(shared, cell, workspace, version).await?,
         Mounting::Eager => restore(shared, workspace, version).await?,
-    }
+    };
     failpoint("resume.restored");
     let here = Instant::now();
     let (instance, queue) = match shared.mounting {
-        Mounting::Lazy => shared.start_in_turn(workspace).await?,
-        Mounting::Eager => start_restored(shared, workspace).await?,
+        Mounting::Lazy => shared.start_in_turn(workspace, Some(build)).await?,
+        Mounting::Eager => start_restored(shared, workspace, build).await?,
     };
     failpoint("resume.started");
     cell.update_row(shared, |row| {
@@ -97,11 +102,28 @@ async fn mount(
     cell: &Cell,
     workspace: &Workspace,
     version: VersionId,
-) -> Result<(), BranchError> {
+) -> Result<Build, BranchError> {
     let volume = shared.volumes.open(version).await?;
-    check_mongod(shared, volume.description())?;
+    let build = check_mongod(shared, volume.description()).await?;
     cell.set_mounted(Some(Mounted::fresh(shared, workspace, volume).await?));
-    Ok(())
+    Ok(build)
+}
+
+/// Which mongod wrote what is here of a branch.
+pub(super) async fn writer(shared: &Shared, cell: &Cell) -> Result<Option<Build>, BranchError> {
+    if let Some(mounted) = cell.mounted() {
+        return Ok(Some(build(&mounted.below().description().mongod)));
+    }
+    match cell.row().local {
+        LocalData::Present { base, .. } => {
+            Ok(Some(build(&shared.volumes.version(base).await?.mongod)))
+        }
+        LocalData::None => Ok(None),
+    }
+}
+
+fn build(mongod: &MongodVersion) -> Build {
+    Build { version: mongod.version.clone(), image: mongod.image.clone() }
 }
 
 /// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
@@ -109,23 +131,25 @@ async fn mount(
 async fn start_restored(
     shared: &Shared,
     workspace: &Workspace,
+    build: Build,
 ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
-    let (started, synced) = tokio::join!(shared.start_in_turn(workspace), workspace.sync());
+    let (started, synced) =
+        tokio::join!(shared.start_in_turn(workspace, Some(build)), workspace.sync());
     synced?;
     started
 }
 
-/// Makes a version the workspace's dbpath.
+/// Makes a version the workspace's dbpath, and says which mongod wrote it.
 pub(super) async fn restore(
     shared: &Shared,
     workspace: &Workspace,
     version: VersionId,
-) -> Result<(), BranchError> {
-    check_mongod(shared, &shared.volumes.version(version).await?)?;
+) -> Result<Build, BranchError> {
+    let build = check_mongod(shared, &shared.volumes.version(version).await?).await?;
     let restoring = workspace.prepare()?;
     let restored = shared.volumes.restore(version, &restoring).await;
     match restored {
-        Ok(_) => workspace.adopt(&restoring),
+        Ok(_) => workspace.adopt(&restoring).map(|()| build),
         Err(error) => {
             workspace.discard_data()?;
             Err(error.into())
@@ -133,31 +157,13 @@ pub(super) async fn restore(
     }
 }
 
-/// Only the series of mongod that wrote a volume opens it: a newer one would change it for good, an
-/// older one fails.
-fn check_mongod(shared: &Shared, version: &Version) -> Result<(), BranchError> {
-    let volume = version.mongod.version.clone();
-    let server = shared.compute.mongod_version();
-    if series(&volume) == series(server) {
-        Ok(())
-    } else {
-        Err(BranchError::MongodVersion { volume, server: server.to_owned() })
+/// Refuses a version that no mongod here opens; else says which one wrote it.
+async fn check_mongod(shared: &Shared, version: &Version) -> Result<Build, BranchError> {
+    let build = build(&version.mongod);
+    if shared.compute.opens(&build).await? {
+        return Ok(build);
     }
-}
-
-/// "6.0" of "6.0.5".
-fn series(version: &str) -> Vec<&str> {
-    version.split('.').take(2).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_series_is_the_first_two_numbers() {
-        assert_eq!(series("6.0.5"), series("6.0.19-rc1"));
-        assert_ne!(series("6.0.5"), series("6.1.0"));
-        assert_ne!(series("6.0.5"), series("16.0.5"));
-    }
+    let server = shared.compute.mongod_version().to_owned();
+    let Build { version, image } = build;
+    Err(BranchError::MongodVersion { volume: version, image, server })
 }

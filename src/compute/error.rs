@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::docker::DockerError;
 use crate::wire::WireError;
 
 /// How much of a log's end is read for an error's text, bytes, and how many lines of it are shown.
@@ -55,9 +56,20 @@ pub enum ComputeError {
         #[source]
         source: Box<WireError>,
     },
+    /// The container engine does not do what it should.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
 }
 
 impl ComputeError {
+    /// What to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Docker(error) => Some(error.hint()),
+            _ => None,
+        }
+    }
+
     pub(super) fn io(doing: &'static str, object: impl Into<OsString>, source: io::Error) -> Self {
         Self::Io { doing, object: object.into(), source }
     }
@@ -66,22 +78,53 @@ impl ComputeError {
 /// How a mongod ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
-    status: Option<ExitStatus>,
+    how: How,
     log: PathBuf,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum How {
+    Process(ExitStatus),
+    Container(ContainerEnd),
+    Unknown,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ContainerEnd {
+    /// By itself, or by a signal: then the code is 128 and the signal's number.
+    Exited(i64),
+    /// It wanted more memory than it may have.
+    OutOfMemory {
+        /// Its limit, bytes.
+        limit: Option<i64>,
+    },
+    /// Somebody removed it.
+    Removed,
+    /// The engine does not answer, and mongod does not either.
+    EngineAway,
+}
+
 impl Exit {
-    pub(super) fn new(status: io::Result<ExitStatus>, log: PathBuf) -> Self {
-        Self { status: status.ok(), log }
+    pub(super) fn process(status: io::Result<ExitStatus>, log: PathBuf) -> Self {
+        Self { how: status.map_or(How::Unknown, How::Process), log }
+    }
+
+    pub(super) fn container(end: ContainerEnd, log: PathBuf) -> Self {
+        Self { how: How::Container(end), log }
     }
 
     pub(crate) fn unknown() -> Self {
-        Self { status: None, log: PathBuf::new() }
+        Self { how: How::Unknown, log: PathBuf::new() }
     }
 
     /// Whether mongod shut down by itself, everything checkpointed.
     pub fn is_clean(&self) -> bool {
-        self.status.is_some_and(|status| status.success())
+        match &self.how {
+            How::Process(status) => status.success(),
+            How::Container(end) => *end == ContainerEnd::Exited(0),
+            How::Unknown => false,
+        }
     }
 
     /// The last lines of the log, as read now.
@@ -92,9 +135,27 @@ impl Exit {
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.status {
-            Some(status) => status.fmt(f),
-            None => f.write_str("exit status unknown"),
+        match &self.how {
+            How::Process(status) => status.fmt(f),
+            How::Container(end) => end.fmt(f),
+            How::Unknown => f.write_str("exit status unknown"),
+        }
+    }
+}
+
+impl std::fmt::Display for ContainerEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code @ 129..=192) => {
+                write!(f, "its container ended by signal {}", code - 128)
+            }
+            Self::Exited(code) => write!(f, "its container ended with exit code {code}"),
+            Self::OutOfMemory { limit: Some(limit) } => {
+                write!(f, "its container was out of memory: its limit is {} MiB", limit >> 20)
+            }
+            Self::OutOfMemory { limit: None } => f.write_str("its container was out of memory"),
+            Self::Removed => f.write_str("its container was removed by somebody else"),
+            Self::EngineAway => f.write_str("the container engine went away, and mongod with it"),
         }
     }
 }

@@ -3,12 +3,15 @@
 //! Job: find or fetch a mongod, start one on a dbpath, tell when it is a writable primary, stop
 //! it, and tell when it died and why. Not its job: which branch it serves, and what is in its
 //! dbpath.
-//! Invariant: no mongod outlives the server that started it.
+//! Invariant: no mongod outlives the server that started it; one in a container is removed by the
+//! next server on the same data directory at the latest.
 
+pub mod docker;
 mod error;
 mod fetch;
 mod isolate;
 mod jail;
+mod launch;
 pub mod mongod;
 mod process;
 mod ready;
@@ -24,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::Document;
 
+pub use docker::DockerCompute;
 pub use error::{ComputeError, Exit};
 pub use process::ProcessCompute;
 
@@ -42,6 +46,39 @@ pub struct Cell {
     pub cache_gb: f64,
     /// Size of the oplog of a new volume, MB.
     pub oplog_mb: u32,
+    /// Whose it is, for people: containers are labelled with it.
+    pub owner: Owner,
+    /// Which mongod last wrote the dbpath, where one did.
+    pub written_by: Option<Build>,
+}
+
+/// A mongod that wrote a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Its version, for example "6.0.5".
+    pub version: String,
+    /// The image that it came from; none for a process.
+    pub image: Option<String>,
+}
+
+/// Whom a mongod works for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// The project's name; empty for a volume that belongs to no branch.
+    pub project: String,
+    /// The branch's name; empty for a volume that belongs to no branch.
+    pub branch: String,
+    /// The number of the branch's life.
+    pub epoch: u64,
+}
+
+/// Whom a mongod runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its number on this machine.
+    pub uid: u32,
+    /// Its group's number.
+    pub gid: u32,
 }
 
 /// What a real mongod says of itself, once it is a writable primary.
@@ -70,10 +107,33 @@ pub trait Compute: Send + Sync + fmt::Debug {
     /// In a few words, for people.
     fn describe(&self) -> String;
 
+    /// Whom its mongods run as, where they are not the server's own processes: then what they are
+    /// given must let in that user, and whoever starts them.
+    fn user(&self) -> Option<User> {
+        None
+    }
+
+    /// Has a mongod read a file as its configuration, one on a mount that is made just as a dbpath
+    /// will be. Where mongods are the server's processes, they see what it sees.
+    async fn look_at(&self, _file: &Path) -> Result<(), ComputeError> {
+        Ok(())
+    }
+
     /// The version of the mongods that it starts, for example "6.0.5".
     fn mongod_version(&self) -> &str;
 
-    /// Starts a mongod and returns when it is a writable primary. On an error, or when the future
+    /// The image that its mongods come from, where nothing asks for another; none for processes.
+    fn image(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether it has a mongod that opens what this one wrote. Only the same series does that: a newer
+    /// one would change it for good, an older one fails.
+    async fn opens(&self, written_by: &Build) -> Result<bool, ComputeError> {
+        Ok(series(&written_by.version) == series(self.mongod_version()))
+    }
+
+    /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a writable primary. On an error, or when the future
     /// is dropped, nothing keeps running.
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError>;
 }
@@ -86,6 +146,11 @@ pub trait Instance: Send + Sync + fmt::Debug {
 
     /// What it said of itself when it became ready.
     fn facts(&self) -> &ServerFacts;
+
+    /// The image that it came from; none for a process.
+    fn image(&self) -> Option<&str> {
+        None
+    }
 
     /// How long its start took, where that is known.
     fn start_phases(&self) -> StartPhases {
@@ -103,6 +168,11 @@ pub trait Instance: Send + Sync + fmt::Debug {
     async fn kill(&self);
 }
 
+/// "6.0" of "6.0.5".
+fn series(version: &str) -> Vec<&str> {
+    version.split('.').take(2).collect()
+}
+
 /// Whether the mongod that last used this dbpath checkpointed everything before it ended: it
 /// empties its lock file as its last deed.
 pub fn was_stopped_cleanly(dbpath: &Path) -> bool {
@@ -110,5 +180,17 @@ pub fn was_stopped_cleanly(dbpath: &Path) -> bool {
         Ok(lock) => lock.len() == 0,
         // No mongod ever ran on it.
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_series_is_the_first_two_numbers() {
+        assert_eq!(series("6.0.5"), series("6.0.19-rc1"));
+        assert_ne!(series("6.0.5"), series("6.1.0"));
+        assert_ne!(series("6.0.5"), series("16.0.5"));
     }
 }

@@ -36,7 +36,7 @@ pub enum Source {
 }
 
 /// The oldest major version that Argon was tried with; its flags and formats are counted on.
-const OLDEST: u32 = 6;
+pub(super) const OLDEST: u32 = 6;
 
 /// Where to look, in the order of the fields.
 #[derive(Clone, Debug)]
@@ -270,11 +270,9 @@ fn probe(path: &Path, source: Source) -> Result<Mongod, MongodError> {
     let output = output_of_version(path)
         .map_err(|source| MongodError::NotStarted { path: path.to_owned(), source })?;
     let said = String::from_utf8_lossy(&output.stdout);
-    let version = said.lines().find_map(|line| line.strip_prefix("db version v"));
-    match version.map(str::trim) {
-        Some(version) if output.status.success() => {
-            let (path, version) = (path.to_owned(), version.to_owned());
-            let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    match version_in(&said) {
+        Some((version, major)) if output.status.success() => {
+            let path = path.to_owned();
             if major.is_some_and(|major| major < OLDEST) {
                 return Err(MongodError::TooOld { path, version });
             }
@@ -288,6 +286,13 @@ fn probe(path: &Path, source: Source) -> Result<Mongod, MongodError> {
             Err(MongodError::NotWorking { path: path.to_owned(), said })
         }
     }
+}
+
+/// What `mongod --version` says: the version, and its first number.
+pub(super) fn version_in(said: &str) -> Option<(String, Option<u32>)> {
+    let version = said.lines().find_map(|line| line.strip_prefix("db version v"))?.trim();
+    let major = version.split('.').next().and_then(|major| major.parse().ok());
+    Some((version.to_owned(), major))
 }
 
 /// A process that is being forked by another thread still holds what this one had open for writing

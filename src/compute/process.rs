@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::process::{Child, Command};
@@ -14,19 +13,10 @@ use tracing::{debug, warn};
 
 use super::StartPhases;
 use super::isolate::{self, Isolation, Place};
+use super::launch::{self, PORT, STOP_DEADLINE};
 use super::mongod::Mongod;
-use super::ready::{self, Member, Volume};
 use super::spawner::Spawner;
-use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts, log_tail};
-
-/// The port every mongod believes to have; in its own namespace nobody else is there.
-const PORT: u16 = 27017;
-
-/// A mongod that did not become a writable primary by then is given up.
-const START_DEADLINE: Duration = Duration::from_secs(60);
-
-/// A mongod that did not stop cleanly by then is killed; its journal holds what it acknowledged.
-const STOP_DEADLINE: Duration = Duration::from_secs(30);
+use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts};
 
 /// Starts mongods as child processes.
 #[derive(Debug)]
@@ -34,6 +24,7 @@ pub struct ProcessCompute {
     mongod: Mongod,
     isolation: Isolation,
     spawner: Spawner,
+    why: Option<String>,
 }
 
 impl ProcessCompute {
@@ -41,7 +32,14 @@ impl ProcessCompute {
     pub async fn new(mongod: Mongod) -> Result<Self, ComputeError> {
         let spawner = Spawner::start()?;
         let isolation = isolate::probe(&spawner, &mongod.path).await;
-        Ok(Self { mongod, isolation, spawner })
+        Ok(Self { mongod, isolation, spawner, why: None })
+    }
+
+    /// Says why mongods are run so.
+    #[must_use]
+    pub fn because(mut self, why: Option<String>) -> Self {
+        self.why = why;
+        self
     }
 
     fn command(&self, cell: &Cell, port: u16) -> Result<Command, ComputeError> {
@@ -52,23 +50,7 @@ impl ProcessCompute {
             .map_err(|source| ComputeError::io("share the log", &cell.log, source))?;
         let mut command = Command::new(&self.mongod.path);
         command
-            .args(["--replSet", ready::REPLICA_SET, "--bind_ip", "127.0.0.1"])
-            .args(["--port", &port.to_string()])
-            .args(["--oplogSize", &cell.oplog_mb.to_string()])
-            .args(["--wiredTigerCacheSizeGB", &format!("{:.2}", cell.cache_gb)])
-            // No preallocated journal files, which every start would scan, and tables sized for
-            // this many sessions: both take time and memory off every start.
-            .args([
-                "--wiredTigerEngineConfigString",
-                "log=(file_max=16MB,prealloc=false),session_max=1000",
-            ])
-            // An idle branch must not write: neither no-ops every 10 s nor diagnostics every 1 s.
-            .args(["--setParameter", "writePeriodicNoops=false"])
-            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-            .arg("--dbpath")
-            .arg(&cell.dbpath)
-            .arg("--unixSocketPrefix")
-            .arg(&cell.socket_dir)
+            .args(launch::arguments(cell, port, &cell.dbpath, &cell.socket_dir))
             .env_clear()
             // The client's and the operator's locale must not change what mongod does.
             .env("LC_ALL", "C")
@@ -90,7 +72,8 @@ impl ProcessCompute {
 #[async_trait]
 impl Compute for ProcessCompute {
     fn describe(&self) -> String {
-        format!("local processes, {}", self.isolation)
+        let why = self.why.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        format!("local processes, {}{why}", self.isolation)
     }
 
     fn mongod_version(&self) -> &str {
@@ -102,26 +85,12 @@ impl Compute for ProcessCompute {
             Isolation::Jail | Isolation::Network => PORT,
             Isolation::SharedNetwork => free_port()?,
         };
-        // The first file that WiredTiger makes.
-        let volume = match cell.dbpath.join("WiredTiger").exists() {
-            true => Volume::Used,
-            false => Volume::New,
-        };
-        let socket = cell.socket_dir.join(format!("mongodb-{port}.sock"));
-        // A killed mongod leaves its socket behind, and a connect to it must not look like news.
-        if let Err(source) = std::fs::remove_file(&socket)
-            && source.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(ComputeError::io("remove the old socket", &socket, source));
-        }
+        let member = launch::member(&cell, port);
+        let socket = launch::fresh_socket(&cell, port)?;
         let begun = tokio::time::Instant::now();
         let child = self.spawner.spawn(self.command(&cell, port)?).await?;
         let process = Process::watch(child, socket, cell.log.clone());
-        let member = Member { host: format!("127.0.0.1:{port}"), volume };
-        let facts = tokio::select! {
-            ready = ready::writable_primary(&process.socket, &member, START_DEADLINE) => ready,
-            exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&cell.log) }),
-        };
+        let facts = launch::ready(&process.socket, &member, &cell.log, process.wait()).await;
         match facts {
             Ok((facts, listening)) => {
                 let start =
@@ -209,7 +178,7 @@ impl Process {
                     },
                 }
             };
-            announce.send_replace(Some(Exit::new(status, log)));
+            announce.send_replace(Some(Exit::process(status, log)));
         });
         Self { pid, socket, orders, exit }
     }

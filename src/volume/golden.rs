@@ -138,7 +138,7 @@ fn example() -> Example {
         cause: Cause::Suspend,
         label: Some("before the sale".to_owned()),
         created: Timestamp::from_unix_ms(1_700_000_500_000),
-        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned() },
+        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned(), image: None },
         total_bytes: LARGE_BYTES + 1,
         new_bytes: 3 * BLOCK_BYTES as u64 + 4_465,
         stored_bytes: 1_234,

@@ -71,7 +71,7 @@ fn a_head() -> impl Strategy<Value = Head> {
 fn a_version() -> impl Strategy<Value = Version> {
     let ids = (version_id(), option::of(version_id()), option::of(branch_id()));
     let cause = prop_oneof![Just(Cause::Suspend), Just(Cause::Base), Just(Cause::Empty)];
-    let texts = (option::of(".{0,30}"), "[0-9.]{1,8}", "[0-9.]{1,4}");
+    let texts = (option::of(".{0,30}"), "[0-9.]{1,8}", "[0-9.]{1,4}", option::of(".{0,80}"));
     let bytes = (0..=NUMBER_MAX, 0..=NUMBER_MAX, 0..=NUMBER_MAX);
     (ids, cause, texts, time(), bytes).prop_map(|(ids, cause, texts, created, bytes)| Version {
         id: ids.0,
@@ -80,7 +80,7 @@ fn a_version() -> impl Strategy<Value = Version> {
         cause,
         label: texts.0,
         created,
-        mongod: MongodVersion { version: texts.1, fcv: texts.2 },
+        mongod: MongodVersion { version: texts.1, fcv: texts.2, image: texts.3 },
         total_bytes: bytes.0,
         new_bytes: bytes.1,
         stored_bytes: bytes.2,

@@ -104,7 +104,7 @@ pub fn request(parent: Option<VersionId>) -> Capture {
         parent,
         branch: None,
         cause: Cause::Suspend,
-        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned() },
+        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned(), image: None },
         label: None,
     }
 }

@@ -72,6 +72,10 @@ pub struct MongodVersion {
     pub version: String,
     /// Its feature compatibility version, as `6.0`.
     pub fcv: String,
+    /// The container image that it came from, as an engine finds it: `NAME@DIGEST`, or the engine's
+    /// own id where no registry has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 impl Cause {

@@ -31,7 +31,7 @@ pub struct Status {
 /// The mongod that branches run on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mongod {
-    /// The binary.
+    /// The binary, or the image that it is in.
     pub path: String,
     /// Its version, for example `6.0.5`.
     pub version: String,

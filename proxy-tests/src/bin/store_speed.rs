@@ -46,7 +46,7 @@ async fn main() -> Result<()> {
         parent: None,
         branch: None,
         cause: Cause::Suspend,
-        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned() },
+        mongod: MongodVersion { version: "6.0.5".to_owned(), fcv: "6.0".to_owned(), image: None },
         label: None,
     };
     println!(

@@ -12,6 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use proxy_tests::binary::{self, cargo};
 use proxy_tests::buckets;
+use proxy_tests::docker;
 use proxy_tests::drivers;
 use proxy_tests::machine::{self, is_ci, python_packages, succeeds, target};
 use proxy_tests::steps::readable;
@@ -32,7 +33,8 @@ fn main() -> ExitCode {
         report.step("moto, an S3 server", moto);
         report.step("s3s-fs, another", s3s_fs);
         report.step("drivers of other languages", || drivers::install().map(Done::Ran));
-        report.step("tests", || run_tests(&argon, &mut tests));
+        let engine = report.step("a Docker engine", docker_engine);
+        report.step("tests", || run_tests(&argon, engine.as_ref(), &mut tests));
     }
     for line in &tests.not_run {
         println!("{line}");
@@ -164,6 +166,18 @@ fn s3s_fs() -> Result<Done<()>> {
     Ok(Done::Ran(()))
 }
 
+/// One for the unit tests. End-to-end tests start their own, to restart and to kill it.
+fn docker_engine() -> Result<Done<docker::Engine>> {
+    docker::install()?;
+    if let Some(why) = docker::missing() {
+        return Ok(Done::NotRun(why));
+    }
+    Ok(match docker::Engine::start("tests in containers")? {
+        Some(engine) => Done::Ran(engine),
+        None => Done::NotRun("it does not start".into()),
+    })
+}
+
 /// What the test harness said, summed up.
 #[derive(Default)]
 struct Tests {
@@ -172,7 +186,7 @@ struct Tests {
     not_run: Vec<String>,
 }
 
-fn run_tests(argon: &Path, tests: &mut Tests) -> Result<Done<()>> {
+fn run_tests(argon: &Path, engine: Option<&docker::Engine>, tests: &mut Tests) -> Result<Done<()>> {
     let notes = target().join("tests-not-run");
     if notes.exists() {
         fs::remove_file(&notes).context("remove the notes of the last run")?;
@@ -186,6 +200,9 @@ fn run_tests(argon: &Path, tests: &mut Tests) -> Result<Done<()>> {
         command.env("ARGON_MONGOD", mongod);
     }
     command.env(binary::BINARY, argon);
+    if let Some(engine) = engine {
+        command.env(docker::SOCKET, engine.socket()).env(docker::IMAGE_NAME, docker::IMAGE);
+    }
     let mut child = command.spawn().context("start cargo test")?;
     for line in BufReader::new(child.stdout.take().context("no stdout")?).lines() {
         let line = line.context("read what cargo test prints")?;

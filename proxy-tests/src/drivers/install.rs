@@ -22,7 +22,12 @@ pub fn install() -> Result<()> {
 /// Debian's packages, which only root can install.
 fn debian() -> Result<()> {
     let missing = DRIVERS.iter().filter(|driver| driver.missing().is_some());
-    let packages: Vec<_> = missing.flat_map(|driver| driver.debian).collect();
+    let packages: Vec<&str> = missing.flat_map(|driver| driver.debian).copied().collect();
+    debian_packages(&packages)
+}
+
+/// Installs Debian's packages, where this is Debian and this user is root.
+pub fn debian_packages(packages: &[&str]) -> Result<()> {
     // SAFETY: no memory is involved.
     let root = unsafe { libc::geteuid() } == 0;
     if packages.is_empty() || !root || !succeeds(Command::new("apt-get").arg("--version")) {
@@ -33,6 +38,8 @@ fn debian() -> Result<()> {
         let mut command = Command::new("apt-get");
         command.args(["-qq", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
         command.env("DEBIAN_FRONTEND", "noninteractive");
+        // No service that comes with one is started: this is a run level without any.
+        command.env("RUNLEVEL", "1");
         command
     };
     run(&mut apt(&["update"]))?;

@@ -12,7 +12,7 @@ mod program;
 mod table;
 
 pub use cells::{Row, complaints};
-pub use install::install;
+pub use install::{debian_packages, install};
 pub use list::{DRIVERS, Driver, soakers};
 pub use program::{Line, Program};
 pub use table::{document, lines_of};

@@ -31,6 +31,7 @@ fn no_configuration_is_needed() {
         idle_timeout: "5m".parse().unwrap(),
         snapshot_every: "1m".parse().unwrap(),
         mounts: Mounts::default(),
+        compute: ComputeSettings::default(),
         mongod: None,
         bucket: None,
         writers: Writers::Several { lease_ttl: LEASE_TTL },
@@ -50,7 +51,7 @@ fn no_configuration_is_needed() {
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     type Show = fn(Config) -> String;
-    let rows: [(&str, &str, [&str; 3], Show); 26] = [
+    let rows: [(&str, &str, [&str; 3], Show); 33] = [
         ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| config.bucket.unwrap().bucket),
         ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
             config.bucket.unwrap().endpoint.unwrap()
@@ -118,6 +119,25 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         }),
         ("min_free", "ARGON_MIN_FREE", ["0", "2", "3"], |config| {
             config.mounts.min_free_bytes.to_string()
+        }),
+        ("compute", "ARGON_COMPUTE", ["docker", "process", "auto"], |config| {
+            format!("{:?}", config.compute.kind).to_lowercase()
+        }),
+        ("image", "ARGON_IMAGE", ["a", "b:1", "c/d@sha256:0"], |config| config.compute.image),
+        ("docker_socket", "ARGON_DOCKER_SOCKET", ["/a", "/b", "/c"], |config| {
+            config.compute.socket.unwrap().display().to_string()
+        }),
+        ("container_memory", "ARGON_CONTAINER_MEMORY", ["0", "2", "3"], |config| {
+            config.compute.limits.memory_bytes.to_string()
+        }),
+        ("container_cpus", "ARGON_CONTAINER_CPUS", ["0", "2", "3"], |config| {
+            (config.compute.limits.cpu_thousandths / 1000).to_string()
+        }),
+        ("container_pids", "ARGON_CONTAINER_PIDS", ["0", "2", "3"], |config| {
+            config.compute.limits.pids.to_string()
+        }),
+        ("container_user", "ARGON_CONTAINER_USER", ["1:2", "3:4", "5:6"], |config| {
+            config.compute.user.unwrap().to_string()
         }),
         ("mongod", "ARGON_MONGOD", ["/a", "/b", "/c"], |config| {
             config.mongod.unwrap().0.display().to_string()

@@ -16,7 +16,7 @@ fn version(number: u8) -> Version {
         cause: Cause::Snapshot,
         label: Some("sale".into()),
         created: Timestamp::from_unix_ms(u64::from(number)),
-        mongod: MongodVersion { version: "6.0.5".into(), fcv: "6.0".into() },
+        mongod: MongodVersion { version: "6.0.5".into(), fcv: "6.0".into(), image: None },
         total_bytes: 3,
         new_bytes: 2,
         stored_bytes: 1,

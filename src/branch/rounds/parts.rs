@@ -120,7 +120,7 @@ async fn furnish(directory: &Path, catalog: &Catalog, faults: &Arc<Faults>, cloc
         parent: None,
         branch: None,
         cause: Cause::Empty,
-        mongod: MongodVersion { version: MONGOD.into(), fcv: "6.0".into() },
+        mongod: MongodVersion { version: MONGOD.into(), fcv: "6.0".into(), image: None },
         label: None,
     };
     let version = volumes.capture(&empty, capture).await.unwrap();

@@ -23,7 +23,7 @@ use super::fetch::Fetcher;
 use super::names::{Entry, Kind, Replace};
 use super::node::Node;
 use super::overlay::Overlay;
-use super::session::Tuning;
+use super::session::{Access, Tuning};
 
 /// How long the kernel may keep names and attributes.
 const TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -49,8 +49,11 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn new(fetcher: Fetcher, tuning: Tuning) -> Self {
-        // SAFETY: both calls only read the process's ids.
-        let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (user, group) = match tuning.access {
+            // SAFETY: both calls only read the process's ids.
+            Access::Server => unsafe { (libc::geteuid(), libc::getegid()) },
+            Access::Everybody { user, group } => (user, group),
+        };
         Self { fetcher, user, group, tuning, last: Default::default(), syncing: false.into() }
     }
 

@@ -11,7 +11,7 @@ use super::fs::Served;
 use super::log::Reading;
 use super::overlay::{Overlay, Usage};
 use super::seal::Sealed;
-use super::session::{Mounted, Tuning};
+use super::session::{Access, Mounted, Tuning};
 use super::{Source, recover};
 use crate::base::blocking::blocking;
 use crate::base::ids::VersionId;
@@ -41,7 +41,17 @@ impl LazyMount {
         overlay: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
-        Self::mount(Overlay::create(source, overlay)?, mountpoint, Tuning::default())
+        Self::create_for(Access::Server, source, overlay, mountpoint)
+    }
+
+    /// The same, for others than the server too.
+    pub fn create_for(
+        access: Access,
+        source: Arc<dyn Source>,
+        overlay: &Path,
+        mountpoint: &Path,
+    ) -> Result<Self, MountError> {
+        Self::mount(Overlay::create(source, overlay)?, mountpoint, Tuning::of(access))
     }
 
     /// Mounts an overlay that was left behind, on the version that [`overlay_version`] names. What
@@ -53,8 +63,19 @@ impl LazyMount {
         mountpoint: &Path,
         reading: Reading,
     ) -> Result<Self, MountError> {
+        Self::recover_for(Access::Server, source, overlay, mountpoint, reading)
+    }
+
+    /// The same, for others than the server too.
+    pub fn recover_for(
+        access: Access,
+        source: Arc<dyn Source>,
+        overlay: &Path,
+        mountpoint: &Path,
+        reading: Reading,
+    ) -> Result<Self, MountError> {
         let overlay = Overlay::recover(source, overlay, reading)?;
-        Self::mount(overlay, mountpoint, Tuning::default())
+        Self::mount(overlay, mountpoint, Tuning::of(access))
     }
 
     pub(super) fn mount(
@@ -156,23 +177,34 @@ impl Drop for LazyMount {
 }
 
 /// Whether FUSE works for this process below `directory`: mounts a tiny volume there, reads and
-/// writes it, and takes it away. [`MountError::Fuse`] says in one line why not. Blocks; call it on a
-/// runtime or one of its blocking threads.
-pub fn probe(directory: &Path) -> Result<(), MountError> {
+/// writes it, has `look` read a file of it (one that mongod would take for its configuration) on
+/// behalf of those who will use such mounts, and takes it away. [`MountError::Fuse`] says in one line
+/// why not. Blocks; call it on a runtime or one of its blocking threads.
+pub fn probe(
+    directory: &Path,
+    access: Access,
+    look: &dyn Fn(&Path) -> Result<(), String>,
+) -> Result<(), MountError> {
     let folder = directory.join(format!("probe-{}", std::process::id()));
     let (overlay, mountpoint) = (folder.join("overlay"), folder.join("mount"));
-    let tried = try_out(&overlay, &mountpoint);
+    let tried = try_out(&overlay, &mountpoint, access, look);
     // What stays of it does no harm; the error that is returned says more.
     let _ = fs::remove_dir_all(&folder);
     tried
 }
 
-fn try_out(overlay: &Path, mountpoint: &Path) -> Result<(), MountError> {
-    let mount = LazyMount::create(Arc::new(super::probe::Nothing::new()), overlay, mountpoint)?;
+fn try_out(
+    overlay: &Path,
+    mountpoint: &Path,
+    access: Access,
+    look: &dyn Fn(&Path) -> Result<(), String>,
+) -> Result<(), MountError> {
+    let nothing = Arc::new(super::probe::Nothing::new());
+    let mount = LazyMount::create_for(access, nothing, overlay, mountpoint)?;
     let file = mount.mountpoint().join("probe");
     let works = fs::write(&file, super::probe::TEXT).and_then(|()| fs::read_to_string(&file));
     let reason = match works {
-        Ok(text) if text == super::probe::TEXT => None,
+        Ok(text) if text == super::probe::TEXT => look(&file).err(),
         Ok(_) => Some("it reads back something else than was written".to_owned()),
         Err(error) => Some(error.to_string()),
     };

@@ -37,7 +37,7 @@ pub use live::{LazyMount, overlay_version, probe};
 pub use log::Reading;
 pub use overlay::Usage;
 pub use seal::Sealed;
-pub use session::{mounts_below, unmount_stale};
+pub use session::{Access, mounts_below, unmount_stale};
 
 use super::Tree;
 use crate::base::ids::VersionId;

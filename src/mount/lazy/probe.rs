@@ -9,8 +9,8 @@ use super::Source;
 use crate::base::ids::VersionId;
 use crate::mount::Tree;
 
-/// What is written and read back.
-pub(super) const TEXT: &str = "works";
+/// What is written and read back; to mongod it is a configuration that says nothing.
+pub(super) const TEXT: &str = "# works\n";
 
 /// No files at all.
 #[derive(Debug)]

@@ -11,13 +11,28 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use fuser::{Config, MountOption, Session};
+use fuser::{Config, MountOption, Session, SessionACL};
 
 use super::fs::Served;
 use crate::mount::MountError;
 
 /// What a mount is called in the list of mounts, so that a later server knows its own.
 const NAME: &str = "argon";
+
+/// Who may use a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// The server's own user; the kernel refuses even root, where that is not the same.
+    #[default]
+    Server,
+    /// Whomever the modes let in, in any mount namespace. All files belong to this user.
+    Everybody {
+        /// Its number.
+        user: u32,
+        /// Its group's number.
+        group: u32,
+    },
+}
 
 /// What was measured, with mongod: writing back gains a quarter on bulk loads and costs nothing.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +42,19 @@ pub(super) struct Tuning {
     /// Threads that serve a mount.
     pub(super) threads: usize,
     pub(super) request_bytes: u32,
+    pub(super) access: Access,
+}
+
+impl Tuning {
+    pub(super) fn of(access: Access) -> Self {
+        Self { access, ..Self::default() }
+    }
 }
 
 impl Default for Tuning {
     fn default() -> Self {
         // Two serve what is in memory as fast as four, with fewer changes of context.
-        Self { writeback: true, threads: 2, request_bytes: 1024 * 1024 }
+        Self { writeback: true, threads: 2, request_bytes: 1024 * 1024, access: Access::Server }
     }
 }
 
@@ -40,6 +62,7 @@ impl Default for Tuning {
 #[derive(Debug)]
 pub(super) struct Mounted {
     mountpoint: PathBuf,
+    access: Access,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
@@ -65,6 +88,10 @@ impl Mounted {
             MountOption::NoDev,
             MountOption::NoSuid,
         ];
+        config.acl = match tuning.access {
+            Access::Server => SessionACL::Owner,
+            Access::Everybody { .. } => SessionACL::All,
+        };
         config.n_threads = Some(tuning.threads);
         // A queue for each thread; without the right to open the device they share one.
         config.clone_fd = File::options().read(true).write(true).open("/dev/fuse").is_ok();
@@ -73,7 +100,7 @@ impl Mounted {
             .name("mount".into())
             .spawn(move || session.run())
             .map_err(failed)?;
-        Ok(Self { mountpoint, thread: Some(thread).into() })
+        Ok(Self { mountpoint, access: tuning.access, thread: Some(thread).into() })
     }
 
     pub(super) fn mountpoint(&self) -> &Path {
@@ -111,7 +138,7 @@ impl Mounted {
     pub(super) fn unmount(&self, open: &[String]) -> Result<(), MountError> {
         // What cannot be flushed is lost with the mount either way.
         let _ = self.flush(open);
-        match detach(&self.mountpoint)? {
+        match detach(&self.mountpoint, self.access)? {
             Ended::Yes => {
                 // How it ended is how the unmount went.
                 let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -132,7 +159,7 @@ enum Ended {
 }
 
 /// Takes a mount away, by system call or by fusermount3 where that needs rights.
-fn detach(mountpoint: &Path) -> Result<Ended, MountError> {
+fn detach(mountpoint: &Path, access: Access) -> Result<Ended, MountError> {
     let failed = |error| MountError::io("unmount", mountpoint)(error);
     let text = CString::new(mountpoint.as_os_str().as_bytes())
         .map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
@@ -143,15 +170,19 @@ fn detach(mountpoint: &Path) -> Result<Ended, MountError> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    let Err(error) = unmount(0) else { return Ok(Ended::Yes) };
+    let by_force = libc::MNT_FORCE | libc::MNT_DETACH;
+    // In another mount namespace, as every container is one, the mount may be there for longer: what
+    // ends is the connection, or the threads that serve it would wait for that.
+    let flags = if access == Access::Server { 0 } else { by_force };
+    let Err(error) = unmount(flags) else { return Ok(Ended::Yes) };
     match error.raw_os_error() {
         Some(libc::EBUSY) => {
-            unmount(libc::MNT_FORCE | libc::MNT_DETACH).map_err(failed)?;
+            unmount(by_force).map_err(failed)?;
             Ok(Ended::Yes)
         }
         Some(libc::EPERM) => {
             let abort = abort_file(mountpoint);
-            if fusermount(mountpoint, &["-u"]).is_ok() {
+            if access == Access::Server && fusermount(mountpoint, &["-u"]).is_ok() {
                 return Ok(Ended::Yes);
             }
             fusermount(mountpoint, &["-u", "-z"])?;
@@ -189,7 +220,7 @@ fn one_line(error: &io::Error) -> String {
 /// there were. Their files give I/O errors. Not to be called while a mount below it is in use.
 pub fn unmount_stale(below: &Path) -> Result<usize, MountError> {
     let found = mounts_below(below)?;
-    found.iter().try_for_each(|mountpoint| detach(mountpoint).map(drop))?;
+    found.iter().try_for_each(|mountpoint| detach(mountpoint, Access::Server).map(drop))?;
     Ok(found.len())
 }
 

@@ -55,7 +55,10 @@ async fn start(compute: &ProcessCompute, dir: &Path) -> Result<Arc<dyn Instance>
     create_dir_all(&dbpath)?;
     create_dir_all(&socket_dir)?;
     let log = dir.join("mongod.log");
-    Ok(compute.start(Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64 }).await?)
+    let (owner, written_by) = (Default::default(), None);
+    Ok(compute
+        .start(Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64, owner, written_by })
+        .await?)
 }
 
 async fn fill(socket: &Path) -> Result<()> {

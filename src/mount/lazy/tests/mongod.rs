@@ -23,7 +23,15 @@ fn cell(root: &Path, dbpath: &Path) -> Cell {
     let socket_dir = root.join("run");
     std::fs::create_dir_all(&socket_dir).unwrap();
     let (dbpath, log) = (dbpath.to_owned(), root.join("mongod.log"));
-    Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 16 }
+    Cell {
+        dbpath,
+        socket_dir,
+        log,
+        cache_gb: 0.25,
+        oplog_mb: 16,
+        owner: Default::default(),
+        written_by: None,
+    }
 }
 
 async fn insert(client: &mut Client, from: i32) {

@@ -129,7 +129,7 @@ pub(super) fn works() -> bool {
     let own = tokio::runtime::Handle::try_current().is_err();
     let own = own.then(|| tokio::runtime::Runtime::new().unwrap());
     let _entered = own.as_ref().map(tokio::runtime::Runtime::enter);
-    match super::super::probe(temporary.path()) {
+    match super::super::probe(temporary.path(), Default::default(), &|_| Ok(())) {
         Ok(()) => true,
         Err(error) => {
             let must = std::env::var("CI").is_ok_and(|value| value == "true");

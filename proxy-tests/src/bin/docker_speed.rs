@@ -1,0 +1,124 @@
+//! `cargo run --release -p proxy-tests --bin docker_speed [ROUNDS]`: what a container costs next to
+//! a local process, through Argon: how long a suspended branch takes to its first reply, and how
+//! many commands a second it serves then. docs/docker.md has what came of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bson::{Document, doc};
+use futures_util::future::try_join_all;
+use mongodb::{Client, Collection};
+use proxy_tests::binary;
+use proxy_tests::docker::Engine;
+use proxy_tests::driver;
+use proxy_tests::server::{Server, Setup};
+
+/// Documents that are read, one at a time.
+const DOCUMENTS: i32 = 1000;
+const CLIENTS: usize = 16;
+/// Short turns, one after the other: a virtual machine's processor comes and goes.
+const TURN: Duration = Duration::from_millis(500);
+
+struct Place {
+    name: &'static str,
+    server: Server,
+    uri: String,
+    wakes: Vec<f64>,
+    reads: Vec<f64>,
+    inserts: Vec<f64>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let rounds = std::env::args().nth(1).map_or(Ok(15), |text| text.parse());
+    let rounds: usize = rounds.context("usage: docker_speed [ROUNDS]")?;
+    println!("measuring {}", binary::argon_release()?.display());
+    let Some(engine) = Engine::start("the figures")? else { bail!("there is no engine") };
+    let mut places = [
+        place("process", Setup::new()?.start()?).await?,
+        place("container", Setup::new()?.docker(&engine).start()?).await?,
+    ];
+    for round in 0..rounds {
+        for place in &mut places {
+            place.server.cli().run(&["branch", "suspend", "dev"])?;
+            // A driver that is connected, as an application's is.
+            let client = driver::connect(&place.uri).await?;
+            client.database("admin").run_command(doc! { "ping": 1 }).await?;
+            let begun = Instant::now();
+            things(&client).find_one(doc! { "_id": 1 }).await?;
+            place.wakes.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        let clients =
+            [driver::connect(&places[0].uri).await?, driver::connect(&places[1].uri).await?];
+        for turn in 0..4 {
+            for index in [turn % 2, 1 - turn % 2] {
+                let reads = load(&clients[index], Work::Read).await?;
+                let inserts = load(&clients[index], Work::Insert).await?;
+                places[index].reads.push(reads);
+                places[index].inserts.push(inserts);
+            }
+        }
+        eprintln!("round {} of {rounds}", round + 1);
+    }
+    println!("| | p50 wake, ms | p90 | reads/s | inserts/s |\n| --- | --- | --- | --- | --- |");
+    for place in &mut places {
+        let wakes = (at(&mut place.wakes, 0.5), at(&mut place.wakes, 0.9));
+        let (reads, inserts) = (at(&mut place.reads, 0.5), at(&mut place.inserts, 0.5));
+        let name = place.name;
+        println!("| {name} | {:.0} | {:.0} | {reads:.0} | {inserts:.0} |", wakes.0, wakes.1);
+    }
+    let [process, container] = &mut places;
+    println!(
+        "container / process: reads {:.3}, inserts {:.3}; wake +{:.0} ms",
+        at(&mut container.reads, 0.5) / at(&mut process.reads, 0.5),
+        at(&mut container.inserts, 0.5) / at(&mut process.inserts, 0.5),
+        at(&mut container.wakes, 0.5) - at(&mut process.wakes, 0.5),
+    );
+    Ok(())
+}
+
+async fn place(name: &'static str, server: Server) -> Result<Place> {
+    server.project("demo")?;
+    let uri = server.branch("dev", &["--empty", "--idle-timeout", "never"])?.uri;
+    let client = driver::connect(&uri).await?;
+    let documents = (0..DOCUMENTS).map(|number| doc! { "_id": number, "text": "x".repeat(200) });
+    things(&client).insert_many(documents).await?;
+    Ok(Place { name, server, uri, wakes: vec![], reads: vec![], inserts: vec![] })
+}
+
+fn things(client: &Client) -> Collection<Document> {
+    client.database("demo").collection("things")
+}
+
+#[derive(Clone, Copy)]
+enum Work {
+    Read,
+    Insert,
+}
+
+/// Commands a second of many clients for one turn.
+async fn load(client: &Client, work: Work) -> Result<f64> {
+    let begun = Instant::now();
+    let one = |seed: i32| async move {
+        let (mut count, mut number) = (0_u32, seed);
+        while begun.elapsed() < TURN {
+            number = (number + 7) % DOCUMENTS;
+            match work {
+                Work::Read => drop(things(client).find_one(doc! { "_id": number }).await?),
+                Work::Insert => {
+                    let written = client.database("demo").collection::<Document>("written");
+                    drop(written.insert_one(doc! { "number": number }).await?);
+                }
+            }
+            count += 1;
+        }
+        anyhow::Ok(count)
+    };
+    let counts = try_join_all((0..CLIENTS as i32).map(one)).await?;
+    Ok(f64::from(counts.iter().sum::<u32>()) / begun.elapsed().as_secs_f64())
+}
+
+fn at(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share) as usize]
+}
