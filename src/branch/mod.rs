@@ -6,6 +6,7 @@
 //! Invariant: a branch's state changes in one place ([`cell`]), by the pure function in [`state`];
 //! it leaves a state with unsaved writes only by saving them.
 
+mod ahead;
 mod base;
 mod cell;
 mod change;
@@ -39,6 +40,7 @@ mod seed;
 mod server_lease;
 mod shared;
 mod state;
+mod steps;
 #[cfg(test)]
 mod suite;
 mod thinning;

@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 mod isolate;
 pub mod mongod;
+mod parked;
 mod process;
 mod ready;
 mod spawner;
@@ -24,6 +25,7 @@ use async_trait::async_trait;
 use bson::Document;
 
 pub use error::{ComputeError, Exit};
+pub use parked::Parked;
 pub use process::ProcessCompute;
 
 use error::log_tail;
@@ -75,6 +77,20 @@ pub trait Compute: Send + Sync + fmt::Debug {
     /// Starts a mongod and returns when it is a writable primary. On an error, or when the future
     /// is dropped, nothing keeps running.
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError>;
+
+    /// Whether mongods can be started before their volume is there.
+    fn can_park(&self) -> bool {
+        false
+    }
+
+    /// Starts a mongod whose dbpath does not answer until its volume is there. Returns at once: when
+    /// it has come to where it must wait, its dbpath knows.
+    ///
+    /// # Errors
+    /// It cannot be started, or [`ComputeError::CannotPark`].
+    async fn park(&self, _cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        Err(ComputeError::CannotPark)
+    }
 }
 
 /// One running mongod. Dropping the last handle kills it.

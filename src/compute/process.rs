@@ -10,11 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::StartPhases;
 use super::isolate::{self, Isolation};
 use super::mongod::Mongod;
+use super::parked::{self, Parked};
 use super::ready::{self, Member, Volume};
 use super::spawner::Spawner;
 use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts, log_tail};
@@ -93,14 +95,34 @@ impl Compute for ProcessCompute {
     }
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
-        let port = match self.isolation {
-            Isolation::Namespace => PORT,
-            Isolation::SharedNetwork => free_port()?,
-        };
         // The first file that WiredTiger makes.
         let volume = match cell.dbpath.join("WiredTiger").exists() {
             true => Volume::Used,
             false => Volume::New,
+        };
+        let begun = Instant::now();
+        self.spawn(&cell, volume).await?.ready(begun).await
+    }
+
+    fn can_park(&self) -> bool {
+        true
+    }
+
+    async fn park(&self, cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        // Only used volumes are given to it.
+        let starting = self.spawn(&cell, Volume::Used).await?;
+        if let Some(pid) = starting.process.pid {
+            parked::give_way(pid);
+        }
+        Ok(Arc::new(starting))
+    }
+}
+
+impl ProcessCompute {
+    async fn spawn(&self, cell: &Cell, volume: Volume) -> Result<Starting, ComputeError> {
+        let port = match self.isolation {
+            Isolation::Namespace => PORT,
+            Isolation::SharedNetwork => free_port()?,
         };
         let socket = cell.socket_dir.join(format!("mongodb-{port}.sock"));
         // A killed mongod leaves its socket behind, and a connect to it must not look like news.
@@ -109,13 +131,28 @@ impl Compute for ProcessCompute {
         {
             return Err(ComputeError::io("remove the old socket", &socket, source));
         }
-        let begun = tokio::time::Instant::now();
-        let child = self.spawner.spawn(self.command(&cell, port)?).await?;
-        let process = Process::watch(child, socket, cell.log.clone());
+        let child = self.spawner.spawn(self.command(cell, port)?).await?;
+        let process = Process::watch(child, socket, cell.log.clone()).into();
         let member = Member { host: format!("127.0.0.1:{port}"), volume };
+        Ok(Starting { process, member, log: cell.log.clone() })
+    }
+}
+
+/// A mongod that is not ready yet.
+#[derive(Debug)]
+struct Starting {
+    process: Arc<Process>,
+    member: Member,
+    log: PathBuf,
+}
+
+impl Starting {
+    /// Returns when it is a writable primary; `begun` is when that was asked of it.
+    async fn ready(&self, begun: Instant) -> Result<Arc<dyn Instance>, ComputeError> {
+        let process = self.process.clone();
         let facts = tokio::select! {
-            ready = ready::writable_primary(&process.socket, &member, START_DEADLINE) => ready,
-            exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&cell.log) }),
+            ready = ready::writable_primary(&process.socket, &self.member, START_DEADLINE) => ready,
+            exit = process.wait() => Err(ComputeError::Exited { exit, log: log_tail(&self.log) }),
         };
         match facts {
             Ok((facts, listening)) => {
@@ -132,10 +169,35 @@ impl Compute for ProcessCompute {
     }
 }
 
+#[async_trait]
+impl Parked for Starting {
+    fn has_parked(&self) {
+        if let Some(pid) = self.process.pid {
+            parked::hurry(pid);
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        self.process.exit.borrow().is_none() && self.process.pid.is_some_and(parked::is_sound)
+    }
+
+    async fn start(self: Arc<Self>) -> Result<Arc<dyn Instance>, ComputeError> {
+        self.ready(Instant::now()).await
+    }
+
+    async fn wait(&self) -> Exit {
+        self.process.wait().await
+    }
+
+    async fn kill(&self) {
+        self.process.kill().await;
+    }
+}
+
 /// A mongod that became ready.
 #[derive(Debug)]
 struct Ready {
-    process: Process,
+    process: Arc<Process>,
     facts: ServerFacts,
     start: StartPhases,
 }

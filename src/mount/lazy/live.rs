@@ -64,9 +64,13 @@ impl LazyMount {
     ) -> Result<Self, MountError> {
         let overlay = Arc::new(overlay);
         let fetcher = Fetcher::new(overlay.clone(), Handle::current());
-        let mounted = Mounted::new(Served::new(fetcher, tuning), mountpoint, tuning)?;
+        let mounted = Mounted::new(Served::new(fetcher, None, tuning), mountpoint, tuning)?;
+        Ok(Self::over(overlay, Arc::new(mounted)))
+    }
+
+    pub(super) fn over(overlay: Arc<Overlay>, mounted: Arc<Mounted>) -> Self {
         let mountpoint = mounted.mountpoint().to_owned();
-        Ok(Self { overlay, mounted: Mutex::new(Some(Arc::new(mounted))), mountpoint })
+        Self { overlay, mounted: Mutex::new(Some(mounted)), mountpoint }
     }
 
     /// Where it is mounted.

@@ -353,14 +353,14 @@ fn names_of(source: &Arc<dyn Source>, directory: &Path) -> Names {
     for entry in tree.directories() {
         let (parent, name) =
             entry.path.as_str().rsplit_once('/').unwrap_or(("", entry.path.as_str()));
-        let number = names.next();
+        let number = names.number_for(entry.path.as_str());
         parents.insert(entry.path.as_str(), number);
         names.add(Arc::new(Node::directory(number)), parents[parent], name, entry.mode);
     }
     for (index, entry) in tree.files().iter().enumerate() {
         let (parent, name) =
             entry.path.as_str().rsplit_once('/').unwrap_or(("", entry.path.as_str()));
-        let number = names.next();
+        let number = names.number_for(entry.path.as_str());
         let state = State::of_source(source.clone(), index, entry.bytes);
         let node = Node::file(number, data_path(directory, number), state);
         names.add(Arc::new(node), parents[parent], name, entry.mode);
