@@ -2,8 +2,7 @@
 
 use argon_admin::types::{
     self, Branch, ChangeBranch, CreateBranch, List, OpenPort, Operation, OperationKind,
-    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version,
-    WakeTrace,
+    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version, WakeTrace,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};

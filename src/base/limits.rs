@@ -73,6 +73,10 @@ pub const PARK_CALM: Duration = Duration::from_millis(250);
 /// How long a mongod that is started ahead may take to come to where it waits.
 pub const PARK_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long one that was let in to a branch may take until it is ready: less than [`WAKE_WAIT`], so that
+/// another can be started within the same wake.
+pub const PARKED_START_WAIT: Duration = Duration::from_secs(20);
+
 /// How often the parked ones are looked at: one that was killed cannot end before it is let go on.
 pub const PARK_LOOK: Duration = Duration::from_secs(5);
 

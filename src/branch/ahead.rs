@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::BranchError;
 use super::local::Workspace;
+use super::mounted::Mounted;
 use super::mounting::Mounting;
 use super::shared::Shared;
 use crate::base::blocking::blocking;
@@ -29,8 +30,8 @@ pub(super) enum Cold {
     NoneParked,
     #[error("the volume is of mongod {volume}, and {server} is parked")]
     OtherMongod { volume: String, server: String },
-    #[error("the branch goes on where it is mounted")]
-    Mounted,
+    #[error("volumes are not mounted lazily here")]
+    Eager,
     #[error("{0}")]
     Unfit(Unfit),
     #[error("the one that was parked failed: {0}")]
@@ -91,10 +92,7 @@ pub(super) async fn open(shared: &Shared, like: VersionId) -> Result<(), BranchE
 }
 
 /// A parked mongod for this volume.
-pub(super) async fn take(
-    shared: &Shared,
-    volume: &Arc<LazyVolume>,
-) -> Result<ParkedMongod, Cold> {
+pub(super) async fn take(shared: &Shared, volume: &Arc<LazyVolume>) -> Result<ParkedMongod, Cold> {
     if shared.pool.status().size == 0 {
         return Err(Cold::Off);
     }
@@ -131,7 +129,8 @@ pub(super) async fn mount(
         let parked = match parked {
             Ok(parked) => parked,
             Err(why) => {
-                return Ok((LazyMount::create(volume, &overlay, &db)?, Err((why, None))));
+                let mount = LazyMount::create(volume, &overlay, &db)?;
+                return Ok::<_, BranchError>((mount, Err((why, None))));
             }
         };
         let source: Arc<dyn Source> = volume;
@@ -140,12 +139,12 @@ pub(super) async fn mount(
             Ok(()) => {
                 share_log(&parked.log(), &log);
                 let (process, place) = parked.admitted();
-                Ok((mount, Ok(Admitted { process, place })))
+                Ok::<_, BranchError>((mount, Ok(Admitted { process, place })))
             }
             Err(unfit) => Ok((mount, Err((Cold::Unfit(unfit), Some(parked))))),
         }
     });
-    let (mount, begun): (_, Result<_, (_, Option<_>)>) = made.await.map_err(|error: BranchError| error)?;
+    let (mount, begun): (_, Result<_, (_, Option<_>)>) = made.await?;
     let begun = begun.map_err(|(why, unused)| {
         if let Some(parked) = unused {
             shared.pool.give_back(parked);
@@ -153,6 +152,34 @@ pub(super) async fn mount(
         why
     });
     Ok((mount, begun))
+}
+
+/// Moves what is mounted, writes and all, before a parked mongod, where there is one that fits.
+pub(super) async fn move_behind(
+    shared: &Shared,
+    workspace: &Workspace,
+    mounted: Arc<Mounted>,
+) -> Result<Result<Arc<dyn Parked>, Cold>, BranchError> {
+    let parked = match take(shared, &mounted.below()).await {
+        Ok(parked) => parked,
+        Err(why) => return Ok(Err(why)),
+    };
+    let log = workspace.log();
+    let moved = blocking(move || {
+        Ok::<_, BranchError>(match mounted.mount.move_behind(parked.mount())? {
+            Ok(()) => {
+                share_log(&parked.log(), &log);
+                let (process, place) = parked.admitted();
+                drop(mounted.moved(place));
+                Ok(process)
+            }
+            Err(unfit) => Err((Cold::Unfit(unfit), parked)),
+        })
+    });
+    Ok(moved.await?.map_err(|(why, parked)| {
+        shared.pool.give_back(parked);
+        why
+    }))
 }
 
 /// The log of a mongod that was started ahead becomes its branch's, under a second name.

@@ -16,6 +16,7 @@ mod create;
 mod disk;
 mod doors;
 mod error;
+mod fresh;
 mod garbage;
 mod history;
 mod identity;

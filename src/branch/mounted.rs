@@ -27,7 +27,7 @@ pub(super) struct Mounted {
     /// Ends what is fetched ahead when the mount goes.
     _fetching: DropGuard,
     /// The directories of the mongod that was started ahead on the mount; they go after it.
-    _place: Option<Place>,
+    place: Mutex<Option<Place>>,
 }
 
 struct Below {
@@ -54,7 +54,7 @@ impl Mounted {
             Err(why) => (Err(why), None),
         };
         let inner = Mutex::new(Below { volume, pending: None });
-        Ok((Arc::new(Self { mount, inner, _fetching: over, _place: place }), begun))
+        Ok((Arc::new(Self { mount, inner, _fetching: over, place: place.into() }), begun))
     }
 
     /// Mounts what an earlier server, or a mount that broke, left. `head` is what the store says.
@@ -73,7 +73,12 @@ impl Mounted {
         let over = CancellationToken::new();
         fetch_ahead(shared, volume.clone(), over.clone());
         let (inner, over) = (Mutex::new(Below { volume, pending }), over.drop_guard());
-        Ok(Arc::new(Self { mount, inner, _fetching: over, _place: None }))
+        Ok(Arc::new(Self { mount, inner, _fetching: over, place: Mutex::default() }))
+    }
+
+    /// It is on another mount now, which has these directories. Gives the old ones, to be removed.
+    pub(super) fn moved(&self, place: Place) -> Option<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).replace(place)
     }
 
     pub(super) fn below(&self) -> Arc<LazyVolume> {

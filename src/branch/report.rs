@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::ahead::Start;
 use super::shared::Shared;
-use super::steps::Step;
+use super::steps::{Done, Step};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{BranchId, Epoch};
 use crate::base::limits::WAKE_WAIT;
@@ -26,7 +26,7 @@ pub(super) struct Woken {
     pub(super) restore: Duration,
     pub(super) queue: Duration,
     pub(super) mongod: StartPhases,
-    pub(super) steps: Vec<Step>,
+    pub(super) done: Done,
 }
 
 /// One wake that succeeded. Its last phase ends when the first command has its connection; the log
@@ -109,21 +109,20 @@ impl WakeReport {
     /// Step by step.
     pub(super) fn trace(&self) -> types::WakeTrace {
         let attach = self.attach.get().map(|took| Step { name: "attach", took: *took });
-        let steps = self.woken.steps.iter().copied().chain(attach);
+        let Done { steps, beside } = &self.woken.done;
+        let view = |step: Step| types::WakeStep {
+            name: step.name.to_owned(),
+            took_us: u64::try_from(step.took.as_micros()).unwrap_or(u64::MAX),
+        };
         types::WakeTrace {
             at: self.at.to_string(),
             epoch: self.epoch.0,
             by: self.woken.start.by(),
             cold_because: self.woken.start.why(),
-            steps: steps
-                .map(|step| types::WakeStep { name: step.name.to_owned(), took_us: us(step.took) })
-                .collect(),
+            steps: steps.iter().copied().chain(attach).map(view).collect(),
+            beside: beside.iter().copied().map(view).collect(),
         }
     }
-}
-
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn ms(time: Duration) -> u64 {

@@ -10,6 +10,16 @@ pub(super) struct Steps {
     begun: Instant,
     last: Instant,
     done: Vec<Step>,
+    beside: Vec<Step>,
+}
+
+/// What a wake did, and how long each of it took.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// One after the other.
+    pub(super) steps: Vec<Step>,
+    /// Meanwhile.
+    pub(super) beside: Vec<Step>,
 }
 
 /// One step.
@@ -22,7 +32,7 @@ pub(super) struct Step {
 impl Steps {
     pub(super) fn begin() -> Self {
         let now = Instant::now();
-        Self { begun: now, last: now, done: Vec::with_capacity(12) }
+        Self { begun: now, last: now, done: Vec::with_capacity(8), beside: Vec::new() }
     }
 
     /// What was done since the last call, or the beginning.
@@ -43,8 +53,13 @@ impl Steps {
         self.last - self.begun
     }
 
-    pub(super) fn into_list(self) -> Vec<Step> {
-        self.done
+    /// What was done meanwhile, from the same beginning or another.
+    pub(super) fn beside(&mut self, name: &'static str, took: Duration) {
+        self.beside.push(Step { name, took });
+    }
+
+    pub(super) fn finish(self) -> Done {
+        Done { steps: self.done, beside: self.beside }
     }
 }
 
@@ -64,7 +79,10 @@ mod tests {
         steps.split("second", begun + Duration::from_millis(5));
         steps.done("third");
         assert_eq!(steps.so_far(), Duration::from_millis(10));
-        let took: Vec<_> = steps.into_list().iter().map(|step| step.took.as_millis()).collect();
-        assert_eq!(took, [3, 0, 2, 5]);
+        steps.beside("other", Duration::from_millis(9));
+        let done = steps.finish();
+        let took: Vec<_> = done.steps.iter().map(|step| step.took.as_millis()).collect();
+        assert_eq!(took, [3, 0, 2, 5], "what is done meanwhile takes nothing from the steps");
+        assert_eq!(done.beside, [Step { name: "other", took: Duration::from_millis(9) }]);
     }
 }

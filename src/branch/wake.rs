@@ -9,10 +9,11 @@ use tracing::warn;
 use super::BranchError;
 use super::ahead::{self, Cold, Start};
 use super::cell::Cell;
-use super::claim::{claim, release};
+use super::claim::{Claim, claim, release};
+use super::fresh;
 use super::life::Life;
 use super::local::Workspace;
-use super::mounted::{self, Mounted};
+use super::mounted;
 use super::mounting::Mounting;
 use super::report::{WakeReport, Woken};
 use super::shared::Shared;
@@ -20,7 +21,7 @@ use super::steps::Steps;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
-use crate::compute::Instance;
+use crate::compute::{Instance, Parked};
 use crate::volume::Version;
 
 /// Claims the branch's next life, brings its volume here unless its writes are here already, and
@@ -35,14 +36,24 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     let workspace = shared.layout.branch(cell.id);
     shared.make_room().await?;
     steps.done("room");
+    if cell.row().local == LocalData::None && shared.mounting == Mounting::Lazy {
+        let (claim, started) = fresh::wake(shared, cell, &workspace, &mut steps).await?;
+        return Ok(alive(shared, &claim, started, steps));
+    }
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
     mounted::here(shared, cell).await?;
     steps.done("claim");
-    let started = match cell.row().local {
-        LocalData::Present { .. } => again(shared, cell, &workspace, &mut steps).await?,
-        LocalData::None => {
-            match fresh(shared, cell, &workspace, claim.head.version, &mut steps).await {
+    let version = claim.head.version;
+    let started = match (cell.row().local, shared.mounting) {
+        (LocalData::Present { .. }, _) => again(shared, cell, &workspace, &mut steps).await?,
+        (LocalData::None, mounting) => {
+            let started = match mounting {
+                // What was here turned out to be saved.
+                Mounting::Lazy => fresh::start(shared, cell, &workspace, version, &mut steps).await,
+                Mounting::Eager => whole(shared, cell, &workspace, version, &mut steps).await,
+            };
+            match started {
                 Ok(started) => started,
                 Err(error) => {
                     // It never served: nothing is lost, and it takes no room.
@@ -53,49 +64,92 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
             }
         }
     };
-    let (instance, woken) = (started.instance.clone(), started.woken(steps));
-    let report = WakeReport::new(shared, &claim.head, woken);
-    Ok(Life::new(instance, shared.lease.clone(), &claim, report))
+    Ok(alive(shared, &claim, started, steps))
+}
+
+fn alive(shared: &Arc<Shared>, claim: &Claim, started: Started, steps: Steps) -> Life {
+    let Started { instance, start, queue, restore } = started;
+    let (mongod, done) = (instance.start_phases(), steps.finish());
+    let report =
+        WakeReport::new(shared, &claim.head, Woken { start, restore, queue, mongod, done });
+    Life::new(instance, shared.lease.clone(), claim, report)
 }
 
 /// A mongod that takes commands.
-struct Started {
-    instance: Arc<dyn Instance>,
-    start: Start,
+pub(super) struct Started {
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) start: Start,
     /// How long its turn was waited for.
-    queue: Duration,
+    pub(super) queue: Duration,
     /// How long it took until its dbpath was there.
-    restore: Duration,
+    pub(super) restore: Duration,
 }
 
 impl Started {
-    fn woken(self, steps: Steps) -> Woken {
-        let Self { instance, start, queue, restore } = self;
-        Woken { start, restore, queue, mongod: instance.start_phases(), steps: steps.into_list() }
+    /// By a mongod that was started ahead.
+    pub(super) fn parked(instance: Arc<dyn Instance>, restore: Duration) -> Self {
+        Self { instance, start: Start::Parked, queue: Duration::ZERO, restore }
     }
 }
 
-/// Starts a mongod on the writes that are here.
+/// Starts a mongod on the writes that are here, or lets one in to them that waits.
 async fn again(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     steps: &mut Steps,
 ) -> Result<Started, BranchError> {
+    let begun = match cell.mounted() {
+        Some(mounted) => ahead::move_behind(shared, workspace, mounted).await?,
+        None => Err(Cold::Eager),
+    };
+    steps.done("mount");
     let restore = steps.so_far();
+    let why = match begun {
+        Ok(process) => match let_in(shared, cell, process, steps).await {
+            Ok(instance) => return Ok(Started::parked(instance, restore)),
+            Err(why) => why,
+        },
+        Err(why) => why,
+    };
+    // Whatever one that failed has written is as what any mongod leaves that was killed.
     let (instance, queue) = start(shared, cell, workspace, steps).await?;
-    Ok(Started { instance, start: Start::Cold(Cold::Mounted), queue, restore })
+    Ok(Started { instance, start: Start::Cold(why), queue, restore })
+}
+
+/// Waits until a mongod that was let in is ready; nothing of it runs any more where it fails.
+pub(super) async fn let_in(
+    shared: &Shared,
+    cell: &Cell,
+    process: Arc<dyn Parked>,
+    steps: &mut Steps,
+) -> Result<Arc<dyn Instance>, Cold> {
+    let begun = Instant::now();
+    match process.start().await {
+        Ok(instance) => {
+            tell(&instance, begun, steps);
+            Ok(instance)
+        }
+        Err(error) => {
+            let error = BranchError::from(error).chain();
+            warn!(branch = %cell.id, name = %cell.name, error,
+                  "the mongod that was started ahead failed: starting another");
+            shared.metrics.parked_lost();
+            steps.done("failed_start");
+            Err(Cold::Failed(error))
+        }
+    }
 }
 
 /// Starts a mongod on what is here, in its turn.
-async fn start(
+pub(super) async fn start(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     steps: &mut Steps,
 ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
     let dbpath = match cell.mounted() {
-        Some(mounted) => mounted.mount.mountpoint().to_owned(),
+        Some(mounted) => mounted.mount.mountpoint(),
         None => workspace.db(),
     };
     let asked = Instant::now();
@@ -112,81 +166,30 @@ fn tell(instance: &Arc<dyn Instance>, begun: Instant, steps: &mut Steps) {
     steps.done("primary");
 }
 
-/// Brings a version here and starts a mongod on it.
-async fn fresh(
+/// Brings all of a version here and starts a mongod on it.
+async fn whole(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     version: VersionId,
     steps: &mut Steps,
 ) -> Result<Started, BranchError> {
-    let started = match shared.mounting {
-        Mounting::Lazy => mount_and_start(shared, cell, workspace, version, steps).await?,
-        Mounting::Eager => {
-            restore(shared, workspace, version).await?;
-            steps.done("restore");
-            failpoint("resume.restored");
-            let restore = steps.so_far();
-            let (instance, queue) = start_restored(shared, cell, workspace, steps).await?;
-            Started { instance, start: Start::Cold(Cold::Off), queue, restore }
-        }
-    };
-    failpoint("resume.started");
-    cell.update_row(shared, |row| {
-        row.local = LocalData::Present { base: version, saving: None };
-    })?;
-    steps.done("row");
-    failpoint("resume.row");
-    Ok(started)
-}
-
-/// Mounts a version as a dbpath, and lets in the mongod that waits for that, or starts one.
-async fn mount_and_start(
-    shared: &Shared,
-    cell: &Cell,
-    workspace: &Workspace,
-    version: VersionId,
-    steps: &mut Steps,
-) -> Result<Started, BranchError> {
-    let volume = shared.volumes.open(version).await?;
-    check_mongod(shared, volume.description())?;
-    steps.done("open");
-    let parked = ahead::take(shared, &volume).await;
-    steps.done("take");
-    let (mounted, begun) = Mounted::fresh(shared, workspace, volume.clone(), parked).await?;
-    cell.set_mounted(Some(mounted));
-    steps.done("mount");
+    restore(shared, workspace, version).await?;
+    steps.done("restore");
     failpoint("resume.restored");
     let restore = steps.so_far();
-    let why = match begun {
-        Ok(process) => {
-            let admitted = Instant::now();
-            match process.start().await {
-                Ok(instance) => {
-                    tell(&instance, admitted, steps);
-                    let (start, queue) = (Start::Parked, Duration::ZERO);
-                    return Ok(Started { instance, start, queue, restore });
-                }
-                Err(error) => {
-                    let error = BranchError::from(error).chain();
-                    warn!(branch = %cell.id, name = %cell.name, error,
-                          "the mongod that was started ahead failed: starting another");
-                    shared.metrics.parked_lost();
-                    // Nobody was served by it.
-                    mounted::clear(shared, cell).await?;
-                    let why = Cold::Failed(error);
-                    let cold = Err(why.clone());
-                    let (mounted, _) = Mounted::fresh(shared, workspace, volume, cold).await?;
-                    cell.set_mounted(Some(mounted));
-                    steps.done("failed_start");
-                    why
-                }
-            }
-        }
-        Err(why) => why,
-    };
-    let (instance, queue) = start(shared, cell, workspace, steps).await?;
-    Ok(Started { instance, start: Start::Cold(why), queue, restore })
+    let (instance, queue) = start_restored(shared, cell, workspace, steps).await?;
+    failpoint("resume.started");
+    is_here(shared, cell, version)?;
+    steps.done("row");
+    failpoint("resume.row");
+    Ok(Started { instance, start: Start::Cold(Cold::Eager), queue, restore })
+}
+
+/// From now on what is on this machine is the branch's state.
+pub(super) fn is_here(shared: &Shared, cell: &Cell, base: VersionId) -> Result<(), BranchError> {
+    let local = LocalData::Present { base, saving: None };
+    cell.update_row(shared, |row| row.local = local).map(drop)
 }
 
 /// Starts a mongod on what was just restored, and brings that to the disk meanwhile: mongod makes
@@ -197,8 +200,7 @@ async fn start_restored(
     workspace: &Workspace,
     steps: &mut Steps,
 ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
-    let (started, synced) =
-        tokio::join!(start(shared, cell, workspace, steps), workspace.sync());
+    let (started, synced) = tokio::join!(start(shared, cell, workspace, steps), workspace.sync());
     synced?;
     started
 }
@@ -223,7 +225,7 @@ pub(super) async fn restore(
 
 /// Only the series of mongod that wrote a volume opens it: a newer one would change it for good, an
 /// older one fails.
-fn check_mongod(shared: &Shared, version: &Version) -> Result<(), BranchError> {
+pub(super) fn check_mongod(shared: &Shared, version: &Version) -> Result<(), BranchError> {
     let volume = version.mongod.version.clone();
     let server = shared.compute.mongod_version();
     if series(&volume) == series(server) {

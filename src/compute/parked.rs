@@ -18,7 +18,8 @@ pub trait Parked: Send + Sync + fmt::Debug {
     /// It has come as far as it can: it may run as fast as any other from now on.
     fn has_parked(&self);
 
-    /// Whether it is still there, and not only because it waits for its dbpath's answer to die.
+    /// Whether it will go on when it is let in: one that was killed while it waits for its dbpath only
+    /// waits to die.
     fn is_sound(&self) -> bool;
 
     /// Its volume is there: returns when it is a writable primary on it. On an error nothing keeps
@@ -66,18 +67,19 @@ fn capabilities() -> Option<u64> {
     u64::from_str_radix(field(&status, "CapEff")?, 16).ok()
 }
 
-/// Whether a process lives and no SIGKILL waits for it.
+/// Whether a process lives, and neither SIGKILL nor SIGSTOP waits for it.
 pub(super) fn is_sound(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| is_sound_by(&status))
 }
 
 fn is_sound_by(status: &str) -> bool {
-    let kill = 1_u64 << (libc::SIGKILL - 1);
+    let bit = |signal: libc::c_int| 1_u64 << (signal - 1);
+    let fatal = bit(libc::SIGKILL) | bit(libc::SIGSTOP);
     let waits = |name| {
         let set = field(status, name).and_then(|text| u64::from_str_radix(text, 16).ok());
-        set.is_none_or(|set| set & kill != 0)
+        set.is_none_or(|set| set & fatal != 0)
     };
-    let ended = field(status, "State").is_none_or(|state| state.starts_with(['Z', 'X']));
+    let ended = field(status, "State").is_none_or(|state| state.starts_with(['Z', 'X', 'T']));
     !ended && !waits("SigPnd") && !waits("ShdPnd")
 }
 
@@ -91,17 +93,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_is_to_die_is_not_sound() {
+    fn a_process_that_will_not_go_on_is_not_sound() {
         let status = |state: &str, own: &str, all: &str| {
             format!("Name:\tmongod\nState:\t{state}\nSigPnd:\t{own}\nShdPnd:\t{all}\n")
         };
-        let (none, kill, term) = ("0000000000000000", "0000000000000100", "0000000000004000");
+        let (none, kill) = ("0000000000000000", "0000000000000100");
+        let (term, stop) = ("0000000000004000", "0000000000040000");
         for (text, sound) in [
             (status("S (sleeping)", none, none), true),
             (status("D (disk sleep)", none, none), true),
             (status("D (disk sleep)", none, term), true),
             (status("D (disk sleep)", kill, none), false),
             (status("D (disk sleep)", none, kill), false),
+            (status("D (disk sleep)", stop, none), false),
+            (status("T (stopped)", none, none), false),
             (status("Z (zombie)", none, none), false),
             (status("S (sleeping)", "junk", none), false),
             (String::new(), false),

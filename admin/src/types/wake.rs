@@ -58,6 +58,9 @@ pub struct WakeTrace {
     /// The steps in their order, one after the other. The last one, `attach`, is absent as long as no
     /// command came.
     pub steps: Vec<WakeStep>,
+    /// What was done meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<WakeStep>,
 }
 
 /// A step of a wake.

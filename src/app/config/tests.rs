@@ -31,6 +31,7 @@ fn no_configuration_is_needed() {
         idle_timeout: "5m".parse().unwrap(),
         snapshot_every: "1m".parse().unwrap(),
         mounts: Mounts::default(),
+        parked: 1,
         mongod: None,
         bucket: None,
         writers: Writers::Several { lease_ttl: LEASE_TTL },
@@ -50,7 +51,8 @@ fn no_configuration_is_needed() {
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     type Show = fn(Config) -> String;
-    let rows: [(&str, &str, [&str; 3], Show); 26] = [
+    let rows: [(&str, &str, [&str; 3], Show); 27] = [
+        ("parked", "ARGON_PARKED", ["0", "2", "64"], |config| config.parked.to_string()),
         ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| config.bucket.unwrap().bucket),
         ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
             config.bucket.unwrap().endpoint.unwrap()

@@ -63,7 +63,8 @@ impl Template {
     pub async fn of(source: &dyn Source) -> io::Result<Self> {
         let storage = storage_of(source).await?;
         let path = |text| VolumePath::new(text).map_err(io::Error::other);
-        let file = |text, bytes| Ok::<_, io::Error>(FileEntry { path: path(text)?, mode: 0o600, bytes });
+        let file =
+            |text, bytes| Ok::<_, io::Error>(FileEntry { path: path(text)?, mode: 0o600, bytes });
         let files = vec![file(LOCK, 0)?, file(STORAGE, storage.len() as u64)?];
         let journal = DirectoryEntry { path: path(JOURNAL)?, mode: 0o700 };
         let tree = Tree::new(vec![journal], files).map_err(io::Error::other)?;
@@ -207,14 +208,16 @@ impl HeldMount {
         let opened = || {
             let mounted = self.take().ok_or(io::ErrorKind::NotConnected)?;
             for number in numbers() {
-                let (new, old) = (overlay.names().node(number)?, self.overlay.names().node(number)?);
+                let (new, old) =
+                    (overlay.names().node(number)?, self.overlay.names().node(number)?);
                 new.stand_in_for(&old);
             }
             // It was read before it was this one's, and belongs to what a start reads.
             overlay.boot.saw(MET_FIRST[1].1, 0, self.template.storage.len());
             let fetcher = Fetcher::new(overlay.clone(), Handle::current());
             // What the kernel knows of the template is forgotten before mongod can ask for it.
-            self.door.open(fetcher, || numbers().try_for_each(|number| mounted.invalidate(number)))?;
+            self.door
+                .open(fetcher, || numbers().try_for_each(|number| mounted.invalidate(number)))?;
             Ok::<_, io::Error>(mounted)
         };
         opened().map_err(failed)
@@ -253,5 +256,21 @@ impl LazyMount {
         let overlay = Arc::new(overlay);
         let mounted = held.admit(&overlay)?;
         Ok((Self::over(overlay, mounted), Ok(())))
+    }
+
+    /// Moves to a mount before which a mongod waits, which is let in. Nobody uses the volume so far:
+    /// its last mongod has ended. Where it is unfit for that, everything is as it was. After an error
+    /// it is mounted nowhere. Blocks.
+    pub fn move_behind(&self, held: &HeldMount) -> Result<Result<(), Unfit>, MountError> {
+        let _stays = self.site.stay();
+        if let Err(unfit) = held.check(&self.overlay) {
+            return Ok(Err(unfit));
+        }
+        if let Some(mounted) = self.site.take() {
+            mounted.unmount(&self.overlay.open_paths())?;
+        }
+        self.overlay.leave_kernel();
+        self.site.set(held.admit(&self.overlay)?);
+        Ok(Ok(()))
     }
 }

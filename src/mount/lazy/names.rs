@@ -229,6 +229,11 @@ impl Names {
         self.entries.values().map(|entry| &entry.node)
     }
 
+    /// The numbers of those that have no name.
+    pub(super) fn orphans(&self) -> Vec<u64> {
+        self.entries.values().filter(|entry| !entry.linked).map(|entry| entry.node.number).collect()
+    }
+
     /// Everything with a name but the root, a directory before what is in it.
     pub(super) fn walk(&self) -> Vec<(String, &Entry)> {
         let mut found: Vec<(String, &Entry)> = Vec::with_capacity(self.entries.len());

@@ -289,6 +289,15 @@ impl Overlay {
         }
     }
 
+    /// Its mount is gone: no kernel knows of any node, and who has no name is nobody's.
+    pub(super) fn leave_kernel(&self) {
+        let mut names = self.names_mut();
+        names.nodes().for_each(|node| node.leave_kernel());
+        for orphan in names.orphans() {
+            self.forget_orphan(&mut names, orphan);
+        }
+    }
+
     /// The files that somebody has open.
     pub(super) fn open_paths(&self) -> Vec<String> {
         let names = self.names();

@@ -24,9 +24,11 @@ fn shown(wake: &WakeTrace) -> String {
     let why = wake.cold_because.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     let (by, when) = (wake.by.as_str(), human::ago(&wake.at));
     let head = format!("life {}, {by}{why}, {when}: {}\n", wake.epoch, ms(total));
-    let lines: Vec<_> = wake.steps.iter().map(|step| (step.name.as_str(), Some(ms(step.took_us)))).collect();
-    let steps = pairs(&lines);
-    head + &steps.lines().map(|line| format!("  {line}\n")).collect::<String>()
+    let steps = wake.steps.iter().map(|step| (step.name.as_str(), Some(ms(step.took_us))));
+    let meanwhile = |took| Some(format!("{}, meanwhile", ms(took)));
+    let beside = wake.beside.iter().map(|step| (step.name.as_str(), meanwhile(step.took_us)));
+    let lines: Vec<_> = steps.chain(beside).collect();
+    head + &pairs(&lines).lines().map(|line| format!("  {line}\n")).collect::<String>()
 }
 
 /// `12.34 ms`
@@ -48,10 +50,12 @@ mod tests {
             by: WakeBy::Cold,
             cold_because: Some("none was parked just then".into()),
             steps: vec![step("claim", 12_345), step("mongod_start", 600_009)],
+            beside: vec![step("other", 7_000)],
         };
         let text = shown(&wake);
         assert!(text.starts_with("life 3, cold (none was parked just then), "), "{text}");
         assert!(text.contains(": 612.35 ms\n  claim         12.34 ms\n"), "{text}");
-        assert!(text.ends_with("\n  mongod_start  600.00 ms\n"), "{text}");
+        let end = "\n  mongod_start  600.00 ms\n  other         7.00 ms, meanwhile\n";
+        assert!(text.ends_with(end), "{text}");
     }
 }
