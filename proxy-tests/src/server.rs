@@ -24,6 +24,10 @@ const FOREIGN: [&str; 3] = ["S3_BUCKET", "RUST_LOG", "DASHBOARD_AUTO_SUSPEND_IDL
 /// What begins so is taken away too: a test's bucket is never somebody's own.
 const FOREIGN_BEGINNING: &str = "AWS_";
 
+/// mongods that are started ahead would be counted where a test counts mongods, and would take the
+/// processor from many servers at once: who wants some says so.
+const NONE_PARKED: (&str, &str) = ("ARGON_PARKED", "0");
+
 /// Whichever port is free.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -170,6 +174,7 @@ impl Setup {
             .args(more)
             // Not what happens to be on the machine.
             .env("ARGON_COMPUTE", "process")
+            .env(NONE_PARKED.0, NONE_PARKED.1)
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home())
             .stdin(Stdio::null())

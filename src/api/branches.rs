@@ -2,7 +2,7 @@
 
 use argon_admin::types::{
     self, Branch, ChangeBranch, CreateBranch, List, OpenPort, Operation, OperationKind,
-    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version,
+    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version, WakeTrace,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -87,6 +87,20 @@ pub(super) async fn create(
 ))]
 pub(super) async fn show(State(app): State<App>, Path((project, branch)): Names) -> Reply<Branch> {
     Ok(Json(app.branches.show(&project, &branch)?))
+}
+
+/// Show how a branch's last wakes went since the server started, the newest first
+#[utoipa::path(get, path = "/v1/projects/{project}/branches/{branch}/wakes", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    responses(
+    (status = 200, description = "Each wake, step by step", body = List<WakeTrace>),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn wakes(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+) -> Reply<List<WakeTrace>> {
+    Ok(Json(List { items: app.branches.wakes(&project, &branch)? }))
 }
 
 /// Change how long a branch may be idle, and how often a version is made of it

@@ -37,6 +37,7 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::undelete))
         .routes(routes!(branches::purge))
         .routes(routes!(branches::versions))
+        .routes(routes!(branches::wakes))
         .routes(routes!(branches::snapshot))
         .routes(routes!(versions::pin, versions::unpin))
         .routes(routes!(branches::open_port, branches::close_port))

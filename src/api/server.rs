@@ -59,6 +59,7 @@ pub(super) async fn status(State(app): State<App>) -> Json<Status> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_ms: settings.clock.now().unix_ms().saturating_sub(app.started.unix_ms()),
         mongod: settings.mongod.clone(),
+        parked: app.branches.parked(),
         compute,
         store,
         data_dir: settings.data_dir.display().to_string(),

@@ -51,6 +51,7 @@ impl Server {
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
             sample_base: include_bytes!("../../proxy-tests/golden/shop.archive.gz"),
+            parked: 0,
             cache_gb: 0.25,
             oplog_mb: 64,
             clients_max: 100,

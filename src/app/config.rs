@@ -14,7 +14,10 @@ use super::garbage::garbage;
 use super::mounts::mounts;
 use super::settings::{Flags, Values, read_file};
 use super::store_config;
-use crate::base::limits::{ClientLimits, Garbage, IDLE_TIMEOUT, Mounts, SNAPSHOT_INTERVAL};
+use crate::base::limits::{
+    ClientLimits, Garbage, IDLE_TIMEOUT, Mounts, PARKED_MONGODS, PARKED_MONGODS_MAX,
+    SNAPSHOT_INTERVAL,
+};
 use crate::branch::Writers;
 use crate::store::{Key, S3Settings};
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub snapshot_every: SnapshotEvery,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
+    /// How many mongods are kept started ahead of wakes.
+    pub parked: usize,
     /// What clients may take.
     pub limits: ClientLimits,
     /// How garbage is collected.
@@ -208,6 +213,7 @@ pub fn resolve(
         idle_timeout: idle_timeout(&layers)?,
         snapshot_every: snapshot_every(&layers)?,
         mounts: mounts(&layers)?,
+        parked: parked(&layers)?,
         limits: client_limits(&layers)?,
         garbage: garbage(&layers, bucket.as_ref(), writers)?,
         compute: compute(&layers)?,
@@ -257,6 +263,14 @@ fn snapshot_every(layers: &Layers<'_>) -> Result<SnapshotEvery, ConfigError> {
     match layers.pick("snapshot_every", "ARGON_SNAPSHOT_EVERY", |values| &values.snapshot_every) {
         Some(given) => given.parse(|text| text.parse().ok(), "a time of at least 1s, or off"),
         None => Ok(SnapshotEvery::every(SNAPSHOT_INTERVAL)),
+    }
+}
+
+fn parked(layers: &Layers<'_>) -> Result<usize, ConfigError> {
+    let number = |text: &str| text.parse().ok().filter(|number| *number <= PARKED_MONGODS_MAX);
+    match layers.pick("parked", "ARGON_PARKED", |values| &values.parked) {
+        Some(given) => given.parse(number, "a number of mongods from 0 to 64"),
+        None => Ok(PARKED_MONGODS),
     }
 }
 

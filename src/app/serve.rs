@@ -228,6 +228,7 @@ async fn open(
         idle_timeout: config.idle_timeout,
         snapshot_every: config.snapshot_every,
         mounts: config.mounts,
+        parked: config.parked,
         address: proxy.local_addr().to_string(),
         base_key: config.base_archive.clone(),
         sample_base: SAMPLE_BASE,

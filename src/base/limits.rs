@@ -53,8 +53,37 @@ pub const WAKE_BACKOFF_FIRST: Duration = Duration::from_millis(250);
 /// See [`WAKE_BACKOFF_FIRST`].
 pub const WAKE_BACKOFF_CAP: Duration = Duration::from_secs(10);
 
+/// How many wakes of a branch are remembered step by step; each takes half a kilobyte.
+pub const WAKES_KEPT: usize = 4;
+
 /// How many mongods may be starting at once: a start is half a second of pure computing.
 pub const STARTS_AT_ONCE: usize = 4;
+
+/// How many mongods are kept started ahead, where nothing else is set: one takes the start off most
+/// wakes, and costs some 60 MB.
+pub const PARKED_MONGODS: usize = 1;
+
+/// Most that may be asked for.
+pub const PARKED_MONGODS_MAX: usize = 64;
+
+/// After a wake, how long its client's commands have the processor for themselves before a mongod is
+/// started ahead for the next.
+pub const PARK_CALM: Duration = Duration::from_millis(250);
+
+/// How long a mongod that is started ahead may take to come to where it waits.
+pub const PARK_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long one that was let in to a branch may take until it is ready: less than [`WAKE_WAIT`], so that
+/// another can be started within the same wake.
+pub const PARKED_START_WAIT: Duration = Duration::from_secs(20);
+
+/// How often the parked ones are looked at: one that was killed cannot end before it is let go on.
+pub const PARK_LOOK: Duration = Duration::from_secs(5);
+
+/// The first and the longest wait before another is started where one was lost.
+pub const PARK_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+/// See [`PARK_BACKOFF_FIRST`].
+pub const PARK_BACKOFF_CAP: Duration = Duration::from_secs(60);
 
 /// How long a server's lease on its branches lasts after its last renewal. Longer than a store is
 /// usually away, as a running branch stops answering when the lease ends.

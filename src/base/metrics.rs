@@ -101,6 +101,16 @@ label! {
 }
 
 label! {
+    /// Where a wake's mongod came from.
+    Origin {
+        /// It was started ahead.
+        Parked = "parked",
+        /// It was started for the wake.
+        Cold = "cold",
+    }
+}
+
+label! {
     /// The two times that the proxy holds a command.
     Step {
         /// The request, from its header to its last byte's being written to mongod.
@@ -127,6 +137,10 @@ pub struct Observed {
     pub parked: u64,
     /// Branches by the name of their state.
     pub branches: Vec<(&'static str, u64)>,
+    /// mongods that were started ahead and wait.
+    pub mongods_parked: u64,
+    /// mongods that are being started ahead.
+    pub mongods_starting: u64,
 }
 
 /// A server's metrics.
@@ -145,11 +159,14 @@ pub struct Metrics {
     turned_away: Vec<IntCounter>,
     wakes: Vec<IntCounter>,
     suspends: Vec<IntCounter>,
+    origins: Vec<IntCounter>,
+    lost_ahead: IntCounter,
     phases: Vec<Histogram>,
     pauses: Vec<Histogram>,
     held: Vec<Histogram>,
     connections: IntGaugeVec,
     branches: IntGaugeVec,
+    ahead: IntGaugeVec,
 }
 
 impl Metrics {
@@ -207,6 +224,16 @@ impl Metrics {
                 "outcome",
                 Outcome::ALL.iter().map(|one| one.as_str()).collect(),
             ),
+            origins: counters(
+                "argon_wake_mongods_total",
+                "mongods that wakes got ready, by where they came from.",
+                "from",
+                Origin::ALL.iter().map(|one| one.as_str()).collect(),
+            ),
+            lost_ahead: counter(
+                "argon_parked_mongods_lost_total",
+                "mongods that were started ahead and ended before they were needed.",
+            ),
             phases: histograms(
                 "argon_wake_phase_seconds",
                 "Time that each phase of a successful wake took.",
@@ -230,6 +257,7 @@ impl Metrics {
             ),
             connections: gauges("argon_connections", "Connections now."),
             branches: gauges("argon_branches", "Branches now."),
+            ahead: gauges("argon_parked_mongods", "mongods that are started ahead, now."),
             registry,
         }
     }
@@ -247,6 +275,16 @@ impl Metrics {
     /// Counts a wake.
     pub fn wake(&self, outcome: Outcome) {
         self.wakes[outcome as usize].inc();
+    }
+
+    /// Counts where the mongod of a wake came from.
+    pub fn wake_by(&self, origin: Origin) {
+        self.origins[origin as usize].inc();
+    }
+
+    /// Counts a mongod that was started ahead and is of no use.
+    pub fn parked_lost(&self) {
+        self.lost_ahead.inc();
     }
 
     /// Counts a suspend.
@@ -277,6 +315,8 @@ impl Metrics {
         set(&self.connections, "front", self.front.value() as u64);
         set(&self.connections, "back", self.back.value() as u64);
         set(&self.connections, "parked", observed.parked);
+        set(&self.ahead, "parked", observed.mongods_parked);
+        set(&self.ahead, "starting", observed.mongods_starting);
         for (state, count) in &observed.branches {
             set(&self.branches, state, *count);
         }
@@ -305,6 +345,8 @@ mod tests {
             "argon_commands_total{class=\"cleanup\"} 0",
             "argon_turned_away_total{reason=\"branch_full\"} 0",
             "argon_wakes_total{outcome=\"failed\"} 0",
+            "argon_wake_mongods_total{from=\"parked\"} 0",
+            "argon_parked_mongods_lost_total 0",
             "argon_suspends_total{outcome=\"done\"} 0",
             "argon_wake_phase_seconds_count{phase=\"mongod_start\"} 0",
             "argon_added_seconds_count{step=\"reply\"} 0",
@@ -322,13 +364,20 @@ mod tests {
         metrics.command(CommandClass::Work);
         metrics.wake_phase(WakePhase::Attach, Duration::from_millis(3));
         metrics.held(Step::Request, Duration::from_micros(4));
-        let observed = Observed { parked: 2, branches: vec![("running", 5)] };
+        let observed = Observed {
+            parked: 2,
+            branches: vec![("running", 5)],
+            mongods_parked: 1,
+            mongods_starting: 0,
+        };
         let text = metrics.text(&observed);
         for line in [
             "argon_commands_total{class=\"work\"} 1",
             "argon_connections{state=\"front\"} 1",
             "argon_connections{state=\"parked\"} 2",
             "argon_branches{state=\"running\"} 5",
+            "argon_parked_mongods{state=\"parked\"} 1",
+            "argon_parked_mongods{state=\"starting\"} 0",
             "argon_wake_phase_seconds_bucket{phase=\"attach\",le=\"0.001\"} 0",
             "argon_wake_phase_seconds_bucket{phase=\"attach\",le=\"0.005\"} 1",
             "argon_added_seconds_bucket{step=\"request\",le=\"0.000005\"} 1",

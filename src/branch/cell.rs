@@ -3,6 +3,7 @@
 mod ends;
 mod perform;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
@@ -78,8 +79,8 @@ struct Inner {
     /// While a transition runs: where its outcome is announced.
     transition: Option<watch::Sender<Outcome>>,
     failure: Option<Failure>,
-    /// How long the last wake took.
-    last_wake: Option<Arc<WakeReport>>,
+    /// How the last wakes went, the newest last.
+    wakes: VecDeque<Arc<WakeReport>>,
     /// Saves that failed in a row.
     failed_saves: u32,
     /// Since when there are writes that no version has, and no mongod that they belong to.
@@ -152,7 +153,7 @@ impl Cell {
                 claim: None,
                 transition: None,
                 failure: None,
-                last_wake: None,
+                wakes: VecDeque::new(),
                 failed_saves: 0,
                 unsaved_since,
                 snapshot: None,
@@ -163,7 +164,7 @@ impl Cell {
     pub(super) fn standing(&self) -> Standing {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
-        let last_wake = inner.last_wake.clone();
+        let last_wake = inner.wakes.back().cloned();
         let unsaved_since = inner.unsaved_since;
         Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
     }
@@ -192,6 +193,11 @@ impl Cell {
     /// Gives the one before.
     pub(super) fn set_mounted(&self, mounted: Option<Arc<Mounted>>) -> Option<Arc<Mounted>> {
         std::mem::replace(&mut self.lock().mounted, mounted)
+    }
+
+    /// How its last wakes went, the newest last.
+    pub(super) fn wakes(&self) -> Vec<Arc<WakeReport>> {
+        self.lock().wakes.iter().cloned().collect()
     }
 
     pub(super) fn claim(&self) -> Option<Claim> {

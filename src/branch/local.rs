@@ -6,7 +6,9 @@
 //! DATA/work/BRANCH/overlay/     what was written on a lazy mount
 //! DATA/work/BRANCH/restoring/   a dbpath that is being made; worthless after a crash
 //! DATA/work/BRANCH/mongod.log   mongod's log of the present or last life
-//! RUN/BRANCH/                   the directory of mongod's Unix socket
+//! DATA/work/parked/parked-N/    the same of a mongod that was started ahead, and then of the branch
+//!                               that got it: its mount is there as long as the branch has it
+//! RUN/BRANCH/, RUN/parked-N/    the directory of mongod's Unix socket
 //! DATA/sockets/P.B.sock         the Unix socket that branch B of project P has on request
 //! DATA/kept/BRANCH/             a dbpath that was put aside when the catalog was rebuilt; for people
 //! DATA/seed/ID/                 the same, for the volumes that branches start from
@@ -52,9 +54,21 @@ impl Layout {
         // Sockets of an earlier server, and volumes that it did not finish, are of no use.
         empty(&layout.run)?;
         empty(&layout.data.join("tmp"))?;
+        // And mongods that it started ahead died with it.
+        empty(&layout.parked())?;
         remove(&layout.data.join("seed"))?;
         make_private(&layout.data.join("seed"))?;
         Ok(layout)
+    }
+
+    /// Where mongods that are started ahead have their mounts.
+    pub(super) fn parked(&self) -> PathBuf {
+        self.data.join("work").join("parked")
+    }
+
+    /// The directory in which each mongod has one for its socket.
+    pub(super) fn sockets(&self) -> &Path {
+        &self.run
     }
 
     pub(super) fn branch(&self, id: impl Display) -> Workspace {

@@ -16,8 +16,8 @@ use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{
-    BranchError, Damage, base, birth, create, doors, history, identity, mounting, news, rebuild,
-    retention, seed, server_lease, view,
+    BranchError, Damage, ahead, base, birth, create, doors, history, identity, mounting, news,
+    rebuild, retention, seed, server_lease, view,
 };
 use crate::archive;
 use crate::base::failpoint::failpoint;
@@ -55,7 +55,8 @@ impl Branches {
         let shared = Shared::new(parts, settings, layout, server, mounting)?;
         shared.volumes.prepare().await?;
         news::look(&shared).await;
-        seed::empty(&shared).await?;
+        let empty = seed::empty(&shared).await?;
+        ahead::open(&shared, empty).await?;
         doors::open_all(&shared);
         birth::follow_all(&shared);
         tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
@@ -189,6 +190,15 @@ impl Branches {
     pub fn show(&self, project: &str, branch: &str) -> Result<types::Branch, BranchError> {
         let cell = self.live(project, branch)?;
         view::branch(&self.shared, &cell)
+    }
+
+    /// How a branch's last wakes went since the server started, the newest first.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn wakes(&self, project: &str, branch: &str) -> Result<Vec<types::WakeTrace>, BranchError> {
+        let reports = self.live(project, branch)?.wakes();
+        Ok(reports.iter().rev().map(|report| report.trace()).collect())
     }
 
     /// Suspends a branch; one that sleeps already stays as it is. Returns when it has got as far
@@ -460,7 +470,20 @@ impl Branches {
             (BranchState::Held.as_str(), counts.held),
             (BranchState::Deleted.as_str(), counts.deleted),
         ];
-        Observed { parked, branches }
+        let pool = self.shared.pool.status();
+        let (mongods_parked, mongods_starting) = (pool.parked as u64, pool.starting as u64);
+        Observed { parked, branches, mongods_parked, mongods_starting }
+    }
+
+    /// How many mongods are started ahead of wakes.
+    pub fn parked(&self) -> types::ParkedMongods {
+        let pool = self.shared.pool.status();
+        types::ParkedMongods {
+            wanted: pool.size as u64,
+            parked: pool.parked as u64,
+            starting: pool.starting as u64,
+            error: pool.failure,
+        }
     }
 
     /// How many projects there are, and how many branches in which state.
@@ -484,6 +507,7 @@ impl Branches {
         let failed = save_all(&self.shared).await;
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+        self.shared.pool.close().await;
         self.shared.lease.over.cancel();
         failed
     }

@@ -6,6 +6,7 @@
 //! Invariant: a branch's state changes in one place ([`cell`]), by the pure function in [`state`];
 //! it leaves a state with unsaved writes only by saving them.
 
+mod ahead;
 mod base;
 mod birth;
 mod cell;
@@ -16,6 +17,7 @@ mod create;
 mod disk;
 mod doors;
 mod error;
+mod fresh;
 mod garbage;
 mod history;
 mod identity;
@@ -40,6 +42,7 @@ mod seed;
 mod server_lease;
 mod shared;
 mod state;
+mod steps;
 #[cfg(test)]
 mod suite;
 mod thinning;

@@ -8,13 +8,16 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use super::BranchError;
+use super::ahead::{self, Admitted, Cold};
 use super::cell::Cell;
 use super::local::Workspace;
 use super::mounting;
 use super::shared::Shared;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
+use crate::compute::Parked;
 use crate::mount::lazy::{self, LazyMount, Reading};
+use crate::pool::{ParkedMongod, Place};
 use crate::volume::{LazyVolume, Version};
 
 /// A mounted volume. Belongs to one branch, from its wake until its writes are in the store; lives
@@ -24,6 +27,8 @@ pub(super) struct Mounted {
     inner: Mutex<Below>,
     /// Ends what is fetched ahead when the mount goes.
     _fetching: DropGuard,
+    /// The directories of the mongod that was started ahead on the mount; they go after it.
+    place: Mutex<Option<Place>>,
 }
 
 struct Below {
@@ -33,20 +38,24 @@ struct Below {
 }
 
 impl Mounted {
-    /// Mounts a version with nothing written on it, and begins to fetch what its start needs.
+    /// Mounts a version with nothing written on it, and begins to fetch what its start needs. Before
+    /// a mongod that was started ahead, where one is there for it: then that is let in.
     pub(super) async fn fresh(
         shared: &Shared,
         workspace: &Workspace,
         volume: Arc<LazyVolume>,
-    ) -> Result<Arc<Self>, BranchError> {
-        workspace.prepare_mount()?;
-        let mount = LazyMount::create_for(
-            mounting::access(&*shared.compute),
-            volume.clone(),
-            &workspace.overlay(),
-            &workspace.db(),
-        )?;
-        Ok(Self::begin(shared, mount, volume, None))
+        parked: Result<ParkedMongod, Cold>,
+    ) -> Result<(Arc<Self>, Result<Arc<dyn Parked>, Cold>), BranchError> {
+        let over = CancellationToken::new();
+        fetch_ahead(shared, volume.clone(), over.clone());
+        let over = over.drop_guard();
+        let (mount, begun) = ahead::mount(shared, workspace, volume.clone(), parked).await?;
+        let (begun, place) = match begun {
+            Ok(Admitted { process, place }) => (Ok(process), Some(place)),
+            Err(why) => (Err(why), None),
+        };
+        let inner = Mutex::new(Below { volume, pending: None });
+        Ok((Arc::new(Self { mount, inner, _fetching: over, place: place.into() }), begun))
     }
 
     /// Mounts what an earlier server, or a mount that broke, left. `head` is what the store says.
@@ -63,19 +72,15 @@ impl Mounted {
         let (overlay, db) = (workspace.overlay(), workspace.db());
         let access = mounting::access(&*shared.compute);
         let mount = LazyMount::recover_for(access, volume.clone(), &overlay, &db, reading)?;
-        Ok(Self::begin(shared, mount, volume, pending))
-    }
-
-    fn begin(
-        shared: &Shared,
-        mount: LazyMount,
-        volume: Arc<LazyVolume>,
-        pending: Option<Version>,
-    ) -> Arc<Self> {
         let over = CancellationToken::new();
         fetch_ahead(shared, volume.clone(), over.clone());
-        let inner = Mutex::new(Below { volume, pending });
-        Arc::new(Self { mount, inner, _fetching: over.drop_guard() })
+        let (inner, over) = (Mutex::new(Below { volume, pending }), over.drop_guard());
+        Ok(Arc::new(Self { mount, inner, _fetching: over, place: Mutex::default() }))
+    }
+
+    /// It is on another mount now, which has these directories. Gives the old ones, to be removed.
+    pub(super) fn moved(&self, place: Place) -> Option<Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).replace(place)
     }
 
     pub(super) fn below(&self) -> Arc<LazyVolume> {

@@ -9,14 +9,25 @@ use argon_admin::types;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::ahead::Start;
 use super::shared::Shared;
+use super::steps::{Done, Step};
 use crate::base::clock::Timestamp;
 use crate::base::ids::{BranchId, Epoch};
 use crate::base::limits::WAKE_WAIT;
-use crate::base::metrics::{Metrics, WakePhase};
+use crate::base::metrics::{Metrics, Origin, WakePhase};
 use crate::base::name::Name;
 use crate::compute::StartPhases;
 use crate::volume::Head;
+
+/// How a wake went, up to its mongod's being ready.
+pub(super) struct Woken {
+    pub(super) start: Start,
+    pub(super) restore: Duration,
+    pub(super) queue: Duration,
+    pub(super) mongod: StartPhases,
+    pub(super) done: Done,
+}
 
 /// One wake that succeeded. Its last phase ends when the first command has its connection; the log
 /// line waits for that, where a command waits.
@@ -25,35 +36,29 @@ pub(super) struct WakeReport {
     name: Name,
     epoch: Epoch,
     at: Timestamp,
-    restore: Duration,
-    queue: Duration,
-    start: StartPhases,
+    woken: Woken,
     attach: OnceLock<Duration>,
     told: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl WakeReport {
-    pub(super) fn new(
-        shared: &Shared,
-        head: &Head,
-        queue: Duration,
-        restore: Duration,
-        start: StartPhases,
-    ) -> Self {
+    pub(super) fn new(shared: &Shared, head: &Head, woken: Woken) -> Self {
         let metrics = shared.metrics.clone();
-        metrics.wake_phase(WakePhase::Restore, restore);
-        metrics.wake_phase(WakePhase::Queue, queue);
-        metrics.wake_phase(WakePhase::MongodStart, start.listening);
-        metrics.wake_phase(WakePhase::Primary, start.primary);
+        metrics.wake_phase(WakePhase::Restore, woken.restore);
+        metrics.wake_phase(WakePhase::Queue, woken.queue);
+        metrics.wake_phase(WakePhase::MongodStart, woken.mongod.listening);
+        metrics.wake_phase(WakePhase::Primary, woken.mongod.primary);
+        metrics.wake_by(match woken.start {
+            Start::Parked => Origin::Parked,
+            Start::Cold(_) => Origin::Cold,
+        });
         Self {
             branch: head.branch,
             name: head.branch_name.clone(),
             epoch: head.epoch,
             at: shared.clock.now(),
-            restore,
-            queue,
-            start,
+            woken,
             attach: OnceLock::new(),
             told: AtomicBool::new(false),
             metrics,
@@ -81,20 +86,41 @@ impl WakeReport {
         if self.told.swap(true, Ordering::Relaxed) {
             return;
         }
-        info!(branch = %self.branch, name = %self.name, epoch = %self.epoch,
-              restore_ms = ms(self.restore), queue_ms = ms(self.queue),
-              mongod_start_ms = ms(self.start.listening), primary_ms = ms(self.start.primary),
+        let Woken { start, restore, queue, mongod, .. } = &self.woken;
+        info!(branch = %self.branch, name = %self.name, epoch = %self.epoch, by = start.word(),
+              restore_ms = ms(*restore), queue_ms = ms(*queue),
+              mongod_start_ms = ms(mongod.listening), primary_ms = ms(mongod.primary),
               attach_ms = self.attach.get().copied().map(ms), "awake");
     }
 
     pub(super) fn view(&self) -> types::Wake {
+        let Woken { start, restore, queue, mongod, .. } = &self.woken;
         types::Wake {
             at: self.at.to_string(),
-            restore_ms: ms(self.restore),
-            queue_ms: ms(self.queue),
-            mongod_start_ms: ms(self.start.listening),
-            primary_ms: ms(self.start.primary),
+            by: start.by(),
+            restore_ms: ms(*restore),
+            queue_ms: ms(*queue),
+            mongod_start_ms: ms(mongod.listening),
+            primary_ms: ms(mongod.primary),
             attach_ms: self.attach.get().copied().map(ms),
+        }
+    }
+
+    /// Step by step.
+    pub(super) fn trace(&self) -> types::WakeTrace {
+        let attach = self.attach.get().map(|took| Step { name: "attach", took: *took });
+        let Done { steps, beside } = &self.woken.done;
+        let view = |step: Step| types::WakeStep {
+            name: step.name.to_owned(),
+            took_us: u64::try_from(step.took.as_micros()).unwrap_or(u64::MAX),
+        };
+        types::WakeTrace {
+            at: self.at.to_string(),
+            epoch: self.epoch.0,
+            by: self.woken.start.by(),
+            cold_because: self.woken.start.why(),
+            steps: steps.iter().copied().chain(attach).map(view).collect(),
+            beside: beside.iter().copied().map(view).collect(),
         }
     }
 }

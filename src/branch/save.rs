@@ -213,7 +213,7 @@ pub(super) async fn make_clean(
     if cell.row().local != LocalData::None && !compute::was_stopped_cleanly(&workspace.db()) {
         info!(branch = %cell.id, name = %cell.name, "recovering the working directory");
         let build = writer(shared, cell).await?;
-        let (instance, _) = shared.start_in_turn(workspace, build).await?;
+        let (instance, _) = shared.start_in_turn(workspace, workspace.db(), build).await?;
         instance.stop().await;
     }
     Ok(())

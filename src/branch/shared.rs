@@ -30,6 +30,7 @@ use crate::base::name::Name;
 use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Build, Compute, Instance, ServerFacts};
+use crate::pool::{self, Pool, Terms};
 use crate::store::{Key, Store};
 use crate::volume::{BlockCache, Volumes};
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub snapshot_every: SnapshotEvery,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
+    /// How many mongods are kept started ahead of wakes.
+    pub parked: usize,
     /// Where drivers connect, `HOST:PORT`, as it stands in URIs.
     pub address: String,
     /// The object that holds the archive new projects start from.
@@ -86,6 +89,8 @@ pub(super) struct Shared {
     /// Of blocks, where volumes are mounted lazily.
     pub(super) cache: Option<Arc<BlockCache>>,
     pub(super) compute: Arc<dyn Compute>,
+    /// mongods that were started ahead.
+    pub(super) pool: Pool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) doors: Doors,
@@ -147,7 +152,15 @@ impl Shared {
         let mounts = &settings.mounts;
         let (volumes, cache) =
             mounting::volumes(&store, &clock, mounting, mounts, &settings.data_dir);
+        let pool = pool::Settings {
+            size: settings.parked,
+            directory: layout.parked(),
+            sockets: layout.sockets().to_owned(),
+            terms: Terms { cache_gb: settings.cache_gb, oplog_mb: settings.oplog_mb },
+        };
+        let pool = Pool::new(compute.clone(), metrics.clone(), pool);
         Ok(Arc::new(Self {
+            pool,
             volumes,
             mounting,
             cache,
@@ -239,13 +252,15 @@ impl Shared {
         &self,
         workspace: &Workspace,
     ) -> Result<Arc<dyn Instance>, BranchError> {
-        Ok(self.start_in_turn(workspace, None).await?.0)
+        Ok(self.start_in_turn(workspace, workspace.db(), None).await?.0)
     }
 
-    /// The same, of what another mongod may have written; and how long the turn was waited for.
+    /// The same on a dbpath that may be elsewhere, of what another mongod may have written; and how long
+    /// the turn was waited for.
     pub(super) async fn start_in_turn(
         &self,
         workspace: &Workspace,
+        dbpath: PathBuf,
         written_by: Option<Build>,
     ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
         let asked = Instant::now();
@@ -253,7 +268,7 @@ impl Shared {
         let queued = asked.elapsed();
         workspace.make_socket_dir()?;
         let cell = compute::Cell {
-            dbpath: workspace.db(),
+            dbpath,
             socket_dir: workspace.socket_dir().to_owned(),
             log: workspace.log(),
             cache_gb: self.settings.cache_gb,

@@ -41,6 +41,7 @@ async fn open(data_dir: &Path) -> Branches {
         address: "127.0.0.1:0".into(),
         base_key: "base/dump.archive".parse().unwrap(),
         sample_base: include_bytes!("../../data/base_dump.archive"),
+        parked: 0,
         cache_gb: 0.25,
         oplog_mb: 16,
         clients_max: 100,

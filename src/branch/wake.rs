@@ -4,20 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::BranchError;
+use super::ahead::{self, Cold, Start};
 use super::cell::Cell;
-use super::claim::{claim, release};
+use super::claim::{Claim, claim, release};
+use super::fresh;
 use super::life::Life;
 use super::local::Workspace;
-use super::mounted::{self, Mounted};
+use super::mounted;
 use super::mounting::Mounting;
-use super::report::WakeReport;
+use super::report::{WakeReport, Woken};
 use super::shared::Shared;
+use super::steps::Steps;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
-use crate::compute::{Build, Instance};
+use crate::compute::{Build, Instance, Parked};
 use crate::volume::{MongodVersion, Version};
 
 /// Claims the branch's next life, brings its volume here unless its writes are here already, and
@@ -27,86 +31,167 @@ use crate::volume::{MongodVersion, Version};
 /// epoch is one higher and nothing else; until the row says `Present`, a directory or overlay that
 /// no client wrote to, and that is thrown away; after it, one that is the branch's state.
 pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life, BranchError> {
-    let begun = Instant::now();
+    let _waking = shared.pool.wake();
+    let mut steps = Steps::begin();
     let workspace = shared.layout.branch(cell.id);
     shared.make_room().await?;
+    steps.done("room");
+    if cell.row().local == LocalData::None && shared.mounting == Mounting::Lazy {
+        let (claim, started) = fresh::wake(shared, cell, &workspace, &mut steps).await?;
+        return Ok(alive(shared, &claim, started, steps));
+    }
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
     mounted::here(shared, cell).await?;
-    let started = match cell.row().local {
-        LocalData::Present { .. } => again(shared, cell, &workspace).await?,
-        LocalData::None => match fresh(shared, cell, &workspace, claim.head.version).await {
-            Ok(started) => started,
-            Err(error) => {
-                // It never served: nothing is lost, and it takes no room.
-                mounted::clear(shared, cell).await?;
-                release(shared, cell).await;
-                return Err(error);
+    steps.done("claim");
+    let version = claim.head.version;
+    let started = match (cell.row().local, shared.mounting) {
+        (LocalData::Present { .. }, _) => again(shared, cell, &workspace, &mut steps).await?,
+        (LocalData::None, mounting) => {
+            let started = match mounting {
+                // What was here turned out to be saved.
+                Mounting::Lazy => fresh::start(shared, cell, &workspace, version, &mut steps).await,
+                Mounting::Eager => whole(shared, cell, &workspace, version, &mut steps).await,
+            };
+            match started {
+                Ok(started) => started,
+                Err(error) => {
+                    // It never served: nothing is lost, and it takes no room.
+                    mounted::clear(shared, cell).await?;
+                    release(shared, cell).await;
+                    return Err(error);
+                }
             }
-        },
+        }
     };
-    let Started { instance, queue, here } = started;
-    let report = WakeReport::new(shared, &claim.head, queue, here - begun, instance.start_phases());
-    Ok(Life::new(instance, shared.lease.clone(), &claim, report))
+    Ok(alive(shared, &claim, started, steps))
+}
+
+fn alive(shared: &Arc<Shared>, claim: &Claim, started: Started, steps: Steps) -> Life {
+    let Started { instance, start, queue, restore } = started;
+    let (mongod, done) = (instance.start_phases(), steps.finish());
+    let report =
+        WakeReport::new(shared, &claim.head, Woken { start, restore, queue, mongod, done });
+    Life::new(instance, shared.lease.clone(), claim, report)
 }
 
 /// A mongod that takes commands.
-struct Started {
-    instance: Arc<dyn Instance>,
+pub(super) struct Started {
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) start: Start,
     /// How long its turn was waited for.
-    queue: Duration,
-    /// When its dbpath was there.
-    here: Instant,
+    pub(super) queue: Duration,
+    /// How long it took until its dbpath was there.
+    pub(super) restore: Duration,
 }
 
-/// Starts a mongod on the writes that are here.
+impl Started {
+    /// By a mongod that was started ahead.
+    pub(super) fn parked(instance: Arc<dyn Instance>, restore: Duration) -> Self {
+        Self { instance, start: Start::Parked, queue: Duration::ZERO, restore }
+    }
+}
+
+/// Starts a mongod on the writes that are here, or lets one in to them that waits.
 async fn again(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
+    steps: &mut Steps,
 ) -> Result<Started, BranchError> {
-    let here = Instant::now();
+    let begun = match cell.mounted() {
+        Some(mounted) => ahead::move_behind(shared, workspace, mounted).await?,
+        None => Err(Cold::Eager),
+    };
+    steps.done("mount");
+    let restore = steps.so_far();
+    let why = match begun {
+        Ok(process) => match let_in(shared, cell, process, steps).await {
+            Ok(instance) => return Ok(Started::parked(instance, restore)),
+            Err(why) => why,
+        },
+        Err(why) => why,
+    };
+    // Whatever one that failed has written is as what any mongod leaves that was killed.
     let build = writer(shared, cell).await?;
-    let (instance, queue) = shared.start_in_turn(workspace, build).await?;
-    Ok(Started { instance, queue, here })
+    let (instance, queue) = start(shared, cell, workspace, build, steps).await?;
+    Ok(Started { instance, start: Start::Cold(why), queue, restore })
 }
 
-/// Brings a version here and starts a mongod on it.
-async fn fresh(
+/// Waits until a mongod that was let in is ready; nothing of it runs any more where it fails.
+pub(super) async fn let_in(
+    shared: &Shared,
+    cell: &Cell,
+    process: Arc<dyn Parked>,
+    steps: &mut Steps,
+) -> Result<Arc<dyn Instance>, Cold> {
+    let begun = Instant::now();
+    match process.start().await {
+        Ok(instance) => {
+            tell(&instance, begun, steps);
+            Ok(instance)
+        }
+        Err(error) => {
+            let error = BranchError::from(error).chain();
+            warn!(branch = %cell.id, name = %cell.name, error,
+                  "the mongod that was started ahead failed: starting another");
+            shared.metrics.parked_lost();
+            steps.done("failed_start");
+            Err(Cold::Failed(error))
+        }
+    }
+}
+
+/// Starts a mongod on what is here, in its turn.
+pub(super) async fn start(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    written_by: Option<Build>,
+    steps: &mut Steps,
+) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+    let dbpath = match cell.mounted() {
+        Some(mounted) => mounted.mount.mountpoint(),
+        None => workspace.db(),
+    };
+    let asked = Instant::now();
+    let (instance, queue) = shared.start_in_turn(workspace, dbpath, written_by).await?;
+    steps.split("queue", asked + queue);
+    tell(&instance, asked + queue, steps);
+    Ok((instance, queue))
+}
+
+/// The two steps of a mongod's start.
+fn tell(instance: &Arc<dyn Instance>, begun: Instant, steps: &mut Steps) {
+    let phases = instance.start_phases();
+    steps.split("mongod_start", begun + phases.listening);
+    steps.done("primary");
+}
+
+/// Brings all of a version here and starts a mongod on it.
+async fn whole(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     version: VersionId,
+    steps: &mut Steps,
 ) -> Result<Started, BranchError> {
-    let build = match shared.mounting {
-        Mounting::Lazy => mount(shared, cell, workspace, version).await?,
-        Mounting::Eager => restore(shared, workspace, version).await?,
-    };
+    let build = restore(shared, workspace, version).await?;
+    steps.done("restore");
     failpoint("resume.restored");
-    let here = Instant::now();
-    let (instance, queue) = match shared.mounting {
-        Mounting::Lazy => shared.start_in_turn(workspace, Some(build)).await?,
-        Mounting::Eager => start_restored(shared, workspace, build).await?,
-    };
+    let restore = steps.so_far();
+    let (instance, queue) = start_restored(shared, cell, workspace, build, steps).await?;
     failpoint("resume.started");
-    cell.update_row(shared, |row| {
-        row.local = LocalData::Present { base: version, saving: None };
-    })?;
+    is_here(shared, cell, version)?;
+    steps.done("row");
     failpoint("resume.row");
-    Ok(Started { instance, queue, here })
+    Ok(Started { instance, start: Start::Cold(Cold::Eager), queue, restore })
 }
 
-/// Mounts a version as the workspace's dbpath.
-async fn mount(
-    shared: &Shared,
-    cell: &Cell,
-    workspace: &Workspace,
-    version: VersionId,
-) -> Result<Build, BranchError> {
-    let volume = shared.volumes.open(version).await?;
-    let build = check_mongod(shared, volume.description()).await?;
-    cell.set_mounted(Some(Mounted::fresh(shared, workspace, volume).await?));
-    Ok(build)
+/// From now on what is on this machine is the branch's state.
+pub(super) fn is_here(shared: &Shared, cell: &Cell, base: VersionId) -> Result<(), BranchError> {
+    let local = LocalData::Present { base, saving: None };
+    cell.update_row(shared, |row| row.local = local).map(drop)
 }
 
 /// Which mongod wrote what is here of a branch.
@@ -130,11 +215,13 @@ fn build(mongod: &MongodVersion) -> Build {
 /// its own writes durable, and they are worth nothing without the rest.
 async fn start_restored(
     shared: &Shared,
+    cell: &Cell,
     workspace: &Workspace,
     build: Build,
+    steps: &mut Steps,
 ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
     let (started, synced) =
-        tokio::join!(shared.start_in_turn(workspace, Some(build)), workspace.sync());
+        tokio::join!(start(shared, cell, workspace, Some(build), steps), workspace.sync());
     synced?;
     started
 }
@@ -158,7 +245,7 @@ pub(super) async fn restore(
 }
 
 /// Refuses a version that no mongod here opens; else says which one wrote it.
-async fn check_mongod(shared: &Shared, version: &Version) -> Result<Build, BranchError> {
+pub(super) async fn check_mongod(shared: &Shared, version: &Version) -> Result<Build, BranchError> {
     let build = build(&version.mongod);
     if shared.compute.opens(&build).await? {
         return Ok(build);

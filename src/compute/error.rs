@@ -47,6 +47,9 @@ pub enum ComputeError {
         /// How long it had.
         limit: Duration,
     },
+    /// This way of running mongods starts none ahead.
+    #[error("mongods that are run like this cannot be started ahead")]
+    CannotPark,
     /// A command that makes a new mongod usable failed.
     #[error("run {command} on the new mongod")]
     Setup {

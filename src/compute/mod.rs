@@ -13,6 +13,7 @@ mod isolate;
 mod jail;
 mod launch;
 pub mod mongod;
+mod parked;
 mod process;
 mod ready;
 mod spawner;
@@ -29,6 +30,7 @@ use bson::Document;
 
 pub use docker::DockerCompute;
 pub use error::{ComputeError, Exit};
+pub use parked::Parked;
 pub use process::ProcessCompute;
 
 use error::log_tail;
@@ -136,6 +138,20 @@ pub trait Compute: Send + Sync + fmt::Debug {
     /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a writable primary. On an error, or when the future
     /// is dropped, nothing keeps running.
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError>;
+
+    /// Whether mongods can be started before their volume is there.
+    fn can_park(&self) -> bool {
+        false
+    }
+
+    /// Starts a mongod whose dbpath does not answer until its volume is there. Returns at once: when
+    /// it has come to where it must wait, its dbpath knows.
+    ///
+    /// # Errors
+    /// It cannot be started, or [`ComputeError::CannotPark`].
+    async fn park(&self, _cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        Err(ComputeError::CannotPark)
+    }
 }
 
 /// One running mongod. Dropping the last handle kills it.

@@ -5,18 +5,23 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::StartPhases;
 use super::isolate::{self, Isolation, Place};
-use super::launch::{self, PORT, STOP_DEADLINE};
+use super::launch::{self, PORT, START_DEADLINE, STOP_DEADLINE};
 use super::mongod::Mongod;
+use super::parked::{self, Parked};
+use super::ready::{Member, Volume};
 use super::spawner::Spawner;
 use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts};
+use crate::base::limits::PARKED_START_WAIT;
 
 /// Starts mongods as child processes.
 #[derive(Debug)]
@@ -81,16 +86,67 @@ impl Compute for ProcessCompute {
     }
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
-        let port = match self.isolation {
-            Isolation::Jail | Isolation::Network => PORT,
-            Isolation::SharedNetwork => free_port()?,
-        };
+        let port = self.port()?;
         let member = launch::member(&cell, port);
-        let socket = launch::fresh_socket(&cell, port)?;
-        let begun = tokio::time::Instant::now();
-        let child = self.spawner.spawn(self.command(&cell, port)?).await?;
-        let process = Process::watch(child, socket, cell.log.clone());
-        let facts = launch::ready(&process.socket, &member, &cell.log, process.wait()).await;
+        let begun = Instant::now();
+        self.spawn(&cell, member, port).await?.ready(begun, START_DEADLINE).await
+    }
+
+    fn can_park(&self) -> bool {
+        true
+    }
+
+    async fn park(&self, cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        let port = self.port()?;
+        // Only used volumes are given to it.
+        let member = Member { volume: Volume::Used, ..launch::member(&cell, port) };
+        let starting = self.spawn(&cell, member, port).await?;
+        if let Some(pid) = starting.process.pid {
+            parked::give_way(pid);
+        }
+        Ok(Arc::new(starting))
+    }
+}
+
+impl ProcessCompute {
+    fn port(&self) -> Result<u16, ComputeError> {
+        match self.isolation {
+            Isolation::Jail | Isolation::Network => Ok(PORT),
+            Isolation::SharedNetwork => free_port(),
+        }
+    }
+
+    async fn spawn(
+        &self,
+        cell: &Cell,
+        member: Member,
+        port: u16,
+    ) -> Result<Starting, ComputeError> {
+        let socket = launch::fresh_socket(cell, port)?;
+        let child = self.spawner.spawn(self.command(cell, port)?).await?;
+        let process = Process::watch(child, socket, cell.log.clone()).into();
+        Ok(Starting { process, member, log: cell.log.clone() })
+    }
+}
+
+/// A mongod that is not ready yet.
+#[derive(Debug)]
+struct Starting {
+    process: Arc<Process>,
+    member: Member,
+    log: PathBuf,
+}
+
+impl Starting {
+    /// Returns when it is a writable primary; `begun` is when that was asked of it.
+    async fn ready(
+        &self,
+        begun: Instant,
+        limit: Duration,
+    ) -> Result<Arc<dyn Instance>, ComputeError> {
+        let process = self.process.clone();
+        let end = process.wait();
+        let facts = launch::ready(&process.socket, &self.member, &self.log, limit, end).await;
         match facts {
             Ok((facts, listening)) => {
                 let start =
@@ -106,10 +162,35 @@ impl Compute for ProcessCompute {
     }
 }
 
+#[async_trait]
+impl Parked for Starting {
+    fn has_parked(&self) {
+        if let Some(pid) = self.process.pid {
+            parked::hurry(pid);
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        self.process.exit.borrow().is_none() && self.process.pid.is_some_and(parked::is_sound)
+    }
+
+    async fn start(self: Arc<Self>) -> Result<Arc<dyn Instance>, ComputeError> {
+        self.ready(Instant::now(), PARKED_START_WAIT).await
+    }
+
+    async fn wait(&self) -> Exit {
+        self.process.wait().await
+    }
+
+    async fn kill(&self) {
+        self.process.kill().await;
+    }
+}
+
 /// A mongod that became ready.
 #[derive(Debug)]
 struct Ready {
-    process: Process,
+    process: Arc<Process>,
     facts: ServerFacts,
     start: StartPhases,
 }

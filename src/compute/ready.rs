@@ -21,16 +21,17 @@ const INVALID_REPLICA_SET_CONFIG: i32 = 93;
 const AWAIT: Duration = Duration::from_secs(1);
 
 /// Between two connects to a socket that does not listen yet; a connect costs microseconds.
-const CONNECT_PAUSE: Duration = Duration::from_millis(2);
+const CONNECT_PAUSE: Duration = Duration::from_millis(1);
 
 /// The one member, as it must stand in the replica set's configuration.
+#[derive(Debug)]
 pub(super) struct Member {
     pub(super) host: String,
     pub(super) volume: Volume,
 }
 
 /// Whether a mongod ran on the volume before.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
     /// No: the replica set is to be initiated.
     New,

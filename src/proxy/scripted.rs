@@ -56,6 +56,7 @@ impl Scene {
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
             sample_base: empty_archive(),
+            parked: 0,
             cache_gb: 0.25,
             oplog_mb: 16,
             clients_max: 100,

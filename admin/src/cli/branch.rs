@@ -17,6 +17,7 @@ mod door;
 mod dump;
 mod step;
 mod version;
+mod wakes;
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum BranchCommand {
@@ -48,6 +49,8 @@ pub enum BranchCommand {
     Purge(Named),
     /// List a branch's versions, the oldest first
     ListVersions(Named),
+    /// Show where the time of a branch's last wakes went
+    WakeTrace(Named),
     /// Make a version of what a branch is now; one that runs is suspended for it, and woken by its
     /// next command
     Snapshot(version::Snapshot),
@@ -181,6 +184,7 @@ impl BranchCommand {
                 Ok(done(&session.follow_branch(begun)?, "deleted"))
             }
             Self::ListVersions(named) => version::list(session, named),
+            Self::WakeTrace(named) => wakes::trace(session, named),
             Self::Snapshot(snapshot) => snapshot.execute(session),
             Self::Pin(version) => version.pin(session),
             Self::Unpin(version) => version.unpin(session),
@@ -285,7 +289,7 @@ fn shown(branch: &Branch) -> String {
     ])
 }
 
-/// `412 ms, 3 minutes ago: restore 20, queue 0, mongod start 310, primary 75, attach 7`
+/// `412 ms, cold, 3 minutes ago: restore 20, queue 0, mongod start 310, primary 75, attach 7`
 fn wake(wake: &Wake) -> String {
     let phases = [
         ("restore", Some(wake.restore_ms)),
@@ -297,7 +301,8 @@ fn wake(wake: &Wake) -> String {
     let took: Vec<_> = phases.iter().filter_map(|(name, ms)| Some((name, (*ms)?))).collect();
     let texts: Vec<_> = took.iter().map(|(name, ms)| format!("{name} {ms}")).collect();
     let total = Duration::from_millis(took.iter().map(|(_, ms)| ms).sum());
-    format!("{}, {}: {}", human::span(total), human::ago(&wake.at), texts.join(", "))
+    let (total, ago, by) = (human::span(total), human::ago(&wake.at), wake.by.as_str());
+    format!("{total}, {by}, {ago}: {}", texts.join(", "))
 }
 
 /// Of a branch that is being saved, for how long already.

@@ -9,7 +9,7 @@ use super::error::CliError;
 use super::output::{Answer, pairs};
 use super::session::Session;
 use super::{ProjectArg, human};
-use crate::types::{BranchCounts, BranchState};
+use crate::types::{BranchCounts, BranchState, ParkedMongods};
 
 #[derive(Args, Clone, Debug)]
 pub struct Connect {
@@ -47,6 +47,7 @@ pub(super) fn status(session: &Session) -> Result<Answer, CliError> {
         ("admin", Some(session.client.server().to_string())),
         ("drivers", Some(format!("mongodb://{}", status.listen))),
         ("mongod", Some(format!("{} at {}", status.mongod.version, status.mongod.path))),
+        ("parked", Some(parked(&status.parked))),
         ("compute", Some(status.compute.clone())),
         ("store", Some(status.store.clone())),
         ("data", Some(status.data_dir.clone())),
@@ -55,6 +56,17 @@ pub(super) fn status(session: &Session) -> Result<Answer, CliError> {
         ("clients", Some(status.connections.to_string())),
     ]);
     Ok(Answer::new(&status, text))
+}
+
+/// `1 of 2, 1 starting`
+fn parked(parked: &ParkedMongods) -> String {
+    if parked.wanted == 0 {
+        return "none".to_owned();
+    }
+    let starting = (parked.starting > 0).then(|| format!(", {} starting", parked.starting));
+    let error = parked.error.as_ref().map(|error| format!("; the last one was lost: {error}"));
+    let (starting, error) = (starting.unwrap_or_default(), error.unwrap_or_default());
+    format!("{} of {}{starting}{error}", parked.parked, parked.wanted)
 }
 
 /// The numbers that are not zero: `2 running, 1 suspended`.
@@ -78,6 +90,16 @@ fn counts(counts: &BranchCounts) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parked_mongods_are_counted_and_a_loss_is_told() {
+        let mut some = ParkedMongods::default();
+        assert_eq!(parked(&some), "none");
+        some = ParkedMongods { wanted: 2, parked: 2, ..some };
+        assert_eq!(parked(&some), "2 of 2");
+        some = ParkedMongods { parked: 0, starting: 1, error: Some("it ended".into()), ..some };
+        assert_eq!(parked(&some), "0 of 2, 1 starting; the last one was lost: it ended");
+    }
 
     #[test]
     fn only_states_that_occur_are_counted() {

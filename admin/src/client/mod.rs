@@ -13,7 +13,7 @@ use std::io::Read;
 use crate::types::{
     Base, Branch, ChangeBranch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving,
     List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, Status,
-    TakeSnapshot, Until, Version,
+    TakeSnapshot, Until, Version, WakeTrace,
 };
 use address::segment;
 use http::Http;
@@ -193,6 +193,12 @@ impl Client {
     /// A branch's versions, the oldest first.
     pub fn versions(&self, project: &str, branch: &str) -> Result<Vec<Version>, ClientError> {
         let path = format!("{}/versions", branch_path(project, branch));
+        self.http.get::<List<_>>(&path).map(|list| list.items)
+    }
+
+    /// How a branch's last wakes went, the newest first.
+    pub fn wakes(&self, project: &str, branch: &str) -> Result<Vec<WakeTrace>, ClientError> {
+        let path = format!("{}/wakes", branch_path(project, branch));
         self.http.get::<List<_>>(&path).map(|list| list.items)
     }
 

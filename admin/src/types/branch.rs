@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{BranchSource, IdleTimeout, SnapshotEvery};
+use super::{BranchSource, IdleTimeout, SnapshotEvery, Wake};
 
 /// One line of a database's history, with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -63,24 +63,6 @@ pub struct Branch {
     /// How long the last wake took, if there was one since the server started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_wake: Option<Wake>,
-}
-
-/// How long a wake took, phase by phase.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Wake {
-    /// When it had ended.
-    pub at: String,
-    /// Claiming the branch and bringing its data to this machine.
-    pub restore_ms: u64,
-    /// Waiting for a turn: only so many mongods start at once.
-    pub queue_ms: u64,
-    /// From the start of the process until it listened.
-    pub mongod_start_ms: u64,
-    /// Until it was a writable primary.
-    pub primary_ms: u64,
-    /// Until the first command's connection to it stood; absent as long as no command came.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attach_ms: Option<u64>,
 }
 
 /// What `POST …/port` takes.

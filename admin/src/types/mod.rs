@@ -19,13 +19,14 @@ mod source;
 mod status;
 mod units;
 mod version;
+mod wake;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use branch::{
     Branch, BranchState, ChangeBranch, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch,
-    Recovery, Until, Wake, connection_uri,
+    Recovery, Until, connection_uri,
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
@@ -35,8 +36,9 @@ pub use problem::Problem;
 pub use project::{Base, CreateProject, Leaving, Project, Retention, Thinning};
 pub use snapshot_every::{InvalidSnapshotEvery, SnapshotEvery};
 pub use source::{At, BranchSource, InvalidSource};
-pub use status::{BranchCounts, Mongod, Status};
+pub use status::{BranchCounts, Mongod, ParkedMongods, Status};
 pub use version::{TakeSnapshot, Version};
+pub use wake::{Wake, WakeBy, WakeStep, WakeTrace};
 
 /// A list, in an object so that it can grow fields of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

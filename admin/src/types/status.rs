@@ -12,6 +12,8 @@ pub struct Status {
     pub uptime_ms: u64,
     /// The mongod that branches run on.
     pub mongod: Mongod,
+    /// The mongods that are started ahead of wakes.
+    pub parked: ParkedMongods,
     /// How branches' processes are run, for people to read.
     pub compute: String,
     /// Where versions are kept, for people to read.
@@ -35,6 +37,21 @@ pub struct Mongod {
     pub path: String,
     /// Its version, for example `6.0.5`.
     pub version: String,
+}
+
+/// The mongods that are started ahead of wakes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedMongods {
+    /// How many the server keeps; 0: none, because it was told so or because volumes are not mounted
+    /// lazily here.
+    pub wanted: u64,
+    /// How many wait for a branch now.
+    pub parked: u64,
+    /// How many are on their way there.
+    pub starting: u64,
+    /// Why the last one was lost, while none has been parked since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Numbers of branches by state.

@@ -32,6 +32,7 @@ fn no_configuration_is_needed() {
         snapshot_every: "1m".parse().unwrap(),
         mounts: Mounts::default(),
         compute: ComputeSettings::default(),
+        parked: 1,
         mongod: None,
         bucket: None,
         writers: Writers::Several { lease_ttl: LEASE_TTL },
@@ -51,7 +52,8 @@ fn no_configuration_is_needed() {
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     type Show = fn(Config) -> String;
-    let rows: [(&str, &str, [&str; 3], Show); 33] = [
+    let rows: [(&str, &str, [&str; 3], Show); 34] = [
+        ("parked", "ARGON_PARKED", ["0", "2", "64"], |config| config.parked.to_string()),
         ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| config.bucket.unwrap().bucket),
         ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
             config.bucket.unwrap().endpoint.unwrap()

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::{Cell, Failure, Inner, WAKE_BACKOFF};
+use crate::base::limits::WAKES_KEPT;
 use crate::base::metrics;
 use crate::branch::BranchError;
 use crate::branch::life::Life;
@@ -61,7 +62,10 @@ impl Cell {
                 if self.parking.is_empty() {
                     life.report.tell();
                 }
-                inner.last_wake = Some(life.report.clone());
+                if inner.wakes.len() == WAKES_KEPT {
+                    inner.wakes.pop_front();
+                }
+                inner.wakes.push_back(life.report.clone());
                 inner.life = Some(Arc::new(life));
                 inner.failure = None;
                 inner.row.error = None;

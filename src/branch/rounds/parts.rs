@@ -99,6 +99,7 @@ pub async fn open(directory: &Path, faults: &Arc<Faults>, clock: &Arc<Ahead>) ->
         address: "127.0.0.1:0".into(),
         base_key: "base/dump.archive".parse().unwrap(),
         sample_base: b"",
+        parked: 0,
         cache_gb: 0.25,
         oplog_mb: 16,
         clients_max: 1,

@@ -25,7 +25,7 @@ use self::container::{Container, Plan};
 use self::engine::words;
 use self::spec::{OPEN_FILES, Template};
 use self::sweep::Live;
-use super::launch::{self, PORT};
+use super::launch::{self, PORT, START_DEADLINE};
 use super::mongod::last_words;
 use super::{
     Build, Cell, Compute, ComputeError, Exit, Instance, ServerFacts, StartPhases, User, series,
@@ -245,7 +245,8 @@ impl Compute for DockerCompute {
         let begun = tokio::time::Instant::now();
         let container = Container::launch(self.engine.clone(), self.live.clone(), plan).await?;
         let end = container.wait();
-        match launch::ready(container.socket(), &member, container.log(), end).await {
+        match launch::ready(container.socket(), &member, container.log(), START_DEADLINE, end).await
+        {
             Ok((facts, listening)) => {
                 let start =
                     StartPhases { listening: listening - begun, primary: listening.elapsed() };

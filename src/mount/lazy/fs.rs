@@ -19,6 +19,7 @@ use fuser::{
 };
 
 use super::content::Grow;
+use super::door::Door;
 use super::fetch::Fetcher;
 use super::names::{Entry, Kind, Replace};
 use super::node::Node;
@@ -38,8 +39,9 @@ const GENERATION: Generation = Generation(0);
 #[derive(Debug)]
 pub(super) struct Served {
     fetcher: Fetcher,
-    user: u32,
-    group: u32,
+    /// Behind which another overlay may come into this one's place.
+    door: Option<Arc<Door>>,
+    owner: Owner,
     tuning: Tuning,
     /// The node and the offset where the last read from the source ended.
     last: (AtomicU64, AtomicU64),
@@ -48,51 +50,25 @@ pub(super) struct Served {
 }
 
 impl Served {
-    pub(super) fn new(fetcher: Fetcher, tuning: Tuning) -> Self {
-        let (user, group) = match tuning.access {
-            // SAFETY: both calls only read the process's ids.
-            Access::Server => unsafe { (libc::geteuid(), libc::getegid()) },
-            Access::Everybody { user, group } => (user, group),
-        };
-        Self { fetcher, user, group, tuning, last: Default::default(), syncing: false.into() }
+    pub(super) fn new(fetcher: Fetcher, door: Option<Arc<Door>>, tuning: Tuning) -> Self {
+        let (owner, last) = (Owner::of(tuning.access), Default::default());
+        Self { fetcher, door, owner, tuning, last, syncing: false.into() }
+    }
+
+    fn fetcher(&self) -> &Fetcher {
+        self.door.as_ref().and_then(|door| door.behind()).unwrap_or(&self.fetcher)
     }
 
     fn overlay(&self) -> &Overlay {
-        &self.fetcher.overlay
+        &self.fetcher().overlay
     }
 
     fn node(&self, number: INodeNo) -> io::Result<Arc<Node>> {
         self.overlay().names().node(number.0)
     }
 
-    fn attributes(&self, entry: &Entry) -> FileAttr {
-        let times = entry.node.times();
-        let size = entry.node.bytes().unwrap_or(0);
-        let kind = match entry.kind() {
-            Kind::File => FileType::RegularFile,
-            Kind::Directory => FileType::Directory,
-        };
-        FileAttr {
-            ino: INodeNo(entry.node.number),
-            size,
-            blocks: size.div_ceil(512),
-            atime: times.accessed,
-            mtime: times.modified,
-            ctime: times.changed,
-            crtime: times.changed,
-            kind,
-            perm: entry.mode as u16,
-            nlink: entry.links(),
-            uid: self.user,
-            gid: self.group,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        }
-    }
-
     fn attributes_of(&self, node: u64) -> io::Result<FileAttr> {
-        Ok(self.attributes(self.overlay().names().entry(node)?))
+        Ok(attributes(self.overlay().names().entry(node)?, self.owner))
     }
 
     /// Tells the kernel of a node, which then knows it until it forgets it.
@@ -119,9 +95,80 @@ impl Served {
         let known = self.last.0.swap(node.number, Ordering::Relaxed) == node.number;
         let last = self.last.1.swap(end, Ordering::Relaxed);
         if known && offset <= last && end > last {
-            self.fetcher.read_ahead(node, end);
+            self.fetcher().read_ahead(node, end);
         }
     }
+}
+
+macro_rules! attempt {
+    ($reply:ident, $result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return $reply.error(errno(&error)),
+        }
+    };
+}
+
+/// Whom everything in a mount belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    user: u32,
+    group: u32,
+}
+
+impl Owner {
+    pub(super) fn of(access: Access) -> Self {
+        let (user, group) = match access {
+            // SAFETY: both calls only read the process's ids.
+            Access::Server => unsafe { (libc::geteuid(), libc::getegid()) },
+            Access::Everybody { user, group } => (user, group),
+        };
+        Self { user, group }
+    }
+}
+
+fn attributes(entry: &Entry, owner: Owner) -> FileAttr {
+    let times = entry.node.times();
+    let size = entry.node.bytes().unwrap_or(0);
+    let kind = match entry.kind() {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+    };
+    FileAttr {
+        ino: INodeNo(entry.node.number),
+        size,
+        blocks: size.div_ceil(512),
+        atime: times.accessed,
+        mtime: times.modified,
+        ctime: times.changed,
+        crtime: times.changed,
+        kind,
+        perm: entry.mode as u16,
+        nlink: entry.links(),
+        uid: owner.user,
+        gid: owner.group,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+/// Answers what a name means.
+pub(super) fn answer_lookup(
+    overlay: &Overlay,
+    owner: Owner,
+    parent: u64,
+    name: &OsStr,
+    reply: ReplyEntry,
+) {
+    let found = text(name).and_then(|name| {
+        let names = overlay.names();
+        let entry = names.entry(names.lookup(parent, name)?)?;
+        entry.node.looked_up();
+        Ok(attributes(entry, owner))
+    });
+    let attributes = attempt!(reply, found);
+    reply.entry(&TTL, &attributes, GENERATION);
 }
 
 /// Names of volumes are UTF-8.
@@ -134,15 +181,6 @@ fn errno(error: &io::Error) -> Errno {
         Some(code) => Errno::from_i32(code),
         None => Errno::EIO,
     }
-}
-
-macro_rules! attempt {
-    ($reply:ident, $result:expr) => {
-        match $result {
-            Ok(value) => value,
-            Err(error) => return $reply.error(errno(&error)),
-        }
-    };
 }
 
 fn settle(result: io::Result<()>, reply: ReplyEmpty) {
@@ -175,21 +213,20 @@ impl Filesystem for Served {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = text(name).and_then(|name| {
-            let names = self.overlay().names();
-            let entry = names.entry(names.lookup(parent.0, name)?)?;
-            entry.node.looked_up();
-            Ok(self.attributes(entry))
-        });
-        let attributes = attempt!(reply, found);
-        reply.entry(&TTL, &attributes, GENERATION);
+        let reply = match &self.door {
+            Some(door) => door.pass(parent.0, name, reply),
+            None => Some(reply),
+        };
+        if let Some(reply) = reply {
+            answer_lookup(self.overlay(), self.owner, parent.0, name, reply);
+        }
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, times: u64) {
         self.overlay().forget(node.0, times);
         if self.overlay().has_doomed() {
             // Nobody waits for this; should it fail, the next sync says so.
-            self.fetcher.blocking(|overlay| drop(overlay.sync_log()));
+            self.fetcher().blocking(|overlay| drop(overlay.sync_log()));
         }
     }
 
@@ -368,7 +405,7 @@ impl Filesystem for Served {
         if node.has_origin() {
             self.watch(&node, offset, offset + u64::from(size));
         }
-        self.fetcher.run(
+        self.fetcher().run(
             node,
             move |overlay, node, blocks| overlay.read(node, offset, length, blocks),
             move |read| match read {
@@ -399,7 +436,7 @@ impl Filesystem for Served {
         }
         // Only what may wait takes a copy.
         let data = data.to_vec();
-        self.fetcher.run(
+        self.fetcher().run(
             node,
             move |overlay, node, blocks| overlay.write(node, offset, &data, blocks),
             move |result| match result {
@@ -449,12 +486,12 @@ impl Filesystem for Served {
         // The disk takes its time, and those who read must not wait for it: one sync at a time is
         // done by the thread that got it, which saves a change of threads, others elsewhere.
         if self.syncing.swap(true, Ordering::Acquire) {
-            return self.fetcher.blocking(move |overlay| settle(overlay.fsync(&node), reply));
+            return self.fetcher().blocking(move |overlay| settle(overlay.fsync(&node), reply));
         }
         settle(self.overlay().fsync(&node), reply);
         self.syncing.store(false, Ordering::Release);
         if self.overlay().log.is_long() {
-            self.fetcher.blocking(|overlay| {
+            self.fetcher().blocking(|overlay| {
                 if let Err(error) = overlay.shorten_log() {
                     tracing::warn!(%error, "the overlay's log cannot be written anew");
                 }
@@ -498,7 +535,7 @@ impl Filesystem for Served {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.fetcher.blocking(|overlay| settle(overlay.sync_log(), reply));
+        self.fetcher().blocking(|overlay| settle(overlay.sync_log(), reply));
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
@@ -537,7 +574,7 @@ impl Filesystem for Served {
                 if mode != PUNCH {
                     attempt!(reply, self.overlay().reserve(&node, offset, length, grow));
                 }
-                self.fetcher.run(
+                self.fetcher().run(
                     node,
                     move |overlay, node, blocks| overlay.punch(node, offset, length, blocks),
                     move |result| settle(result, reply),

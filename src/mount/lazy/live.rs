@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
 
@@ -20,9 +20,40 @@ use crate::mount::MountError;
 /// A version of a volume, mounted for one mongod to read and write. Dropping it unmounts.
 #[derive(Debug)]
 pub struct LazyMount {
-    overlay: Arc<Overlay>,
-    mounted: Mutex<Option<Arc<Mounted>>>,
-    mountpoint: PathBuf,
+    pub(super) overlay: Arc<Overlay>,
+    pub(super) site: Arc<Site>,
+}
+
+/// Where a volume is mounted, and was last.
+#[derive(Debug)]
+pub(super) struct Site {
+    at: Mutex<(Option<Arc<Mounted>>, PathBuf)>,
+    /// Held by whoever moves it elsewhere, and by who needs it to stay.
+    moving: Mutex<()>,
+}
+
+impl Site {
+    /// It is not moved as long as this is held.
+    pub(super) fn stay(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self) -> MutexGuard<'_, (Option<Arc<Mounted>>, PathBuf)> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mounted(&self) -> Option<Arc<Mounted>> {
+        self.at().0.clone()
+    }
+
+    pub(super) fn take(&self) -> Option<Arc<Mounted>> {
+        self.at().0.take()
+    }
+
+    pub(super) fn set(&self, mounted: Arc<Mounted>) {
+        let mountpoint = mounted.mountpoint().to_owned();
+        *self.at() = (Some(mounted), mountpoint);
+    }
 }
 
 /// Which version an overlay that was found stands on.
@@ -85,14 +116,19 @@ impl LazyMount {
     ) -> Result<Self, MountError> {
         let overlay = Arc::new(overlay);
         let fetcher = Fetcher::new(overlay.clone(), Handle::current());
-        let mounted = Mounted::new(Served::new(fetcher, tuning), mountpoint, tuning)?;
-        let mountpoint = mounted.mountpoint().to_owned();
-        Ok(Self { overlay, mounted: Mutex::new(Some(Arc::new(mounted))), mountpoint })
+        let mounted = Mounted::new(Served::new(fetcher, None, tuning), mountpoint, tuning)?;
+        Ok(Self::over(overlay, Arc::new(mounted)))
+    }
+
+    pub(super) fn over(overlay: Arc<Overlay>, mounted: Arc<Mounted>) -> Self {
+        let at = (Some(mounted.clone()), mounted.mountpoint().to_owned());
+        let site = Site { at: at.into(), moving: Mutex::default() };
+        Self { overlay, site: site.into() }
     }
 
     /// Where it is mounted.
-    pub fn mountpoint(&self) -> &Path {
-        &self.mountpoint
+    pub fn mountpoint(&self) -> PathBuf {
+        self.site.at().1.clone()
     }
 
     /// Whether anything differs from the version below. What the kernel has not written back yet
@@ -103,7 +139,7 @@ impl LazyMount {
 
     /// Whether the mount is there and answers.
     pub fn is_serving(&self) -> bool {
-        self.mounted().is_some_and(|mounted| mounted.is_served())
+        self.site.mounted().is_some_and(|mounted| mounted.is_served())
     }
 
     /// What the overlay takes. Blocks: it looks at each of its files.
@@ -121,9 +157,10 @@ impl LazyMount {
     /// for some milliseconds ([`Sealed::pause`]). [`MountError::SealHeld`] while an earlier seal is
     /// neither dropped nor the version below.
     pub async fn seal(&self) -> Result<Arc<Sealed>, MountError> {
-        let (mounted, overlay) = (self.mounted(), self.overlay.clone());
+        let (site, overlay) = (self.site.clone(), self.overlay.clone());
         blocking(move || {
-            if let Some(mounted) = mounted {
+            let _stays = site.stay();
+            if let Some(mounted) = site.mounted() {
                 let failed = MountError::io("write back", mounted.mountpoint());
                 mounted.flush(&overlay.open_paths()).map_err(failed)?;
             }
@@ -147,16 +184,8 @@ impl LazyMount {
     /// Unmounts, puts the log on the disk and closes the overlay's files. Who still uses the mount
     /// gets errors from now on. A second call does nothing.
     pub async fn unmount(&self) -> Result<(), MountError> {
-        let (mounted, overlay) = (self.take(), self.overlay.clone());
+        let (mounted, overlay) = (self.site.take(), self.overlay.clone());
         blocking(move || end(mounted, &overlay)).await
-    }
-
-    fn mounted(&self) -> Option<Arc<Mounted>> {
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn take(&self) -> Option<Arc<Mounted>> {
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -169,7 +198,7 @@ fn end(mounted: Option<Arc<Mounted>>, overlay: &Overlay) -> Result<(), MountErro
 
 impl Drop for LazyMount {
     fn drop(&mut self) {
-        let mounted = self.take();
+        let mounted = self.site.take();
         if let Err(error) = end(mounted, &self.overlay) {
             tracing::warn!(%error, "a mount that is no longer used stays");
         }
@@ -208,7 +237,7 @@ fn try_out(
         Ok(_) => Some("it reads back something else than was written".to_owned()),
         Err(error) => Some(error.to_string()),
     };
-    end(mount.take(), &mount.overlay)?;
+    end(mount.site.take(), &mount.overlay)?;
     match reason {
         None => Ok(()),
         Some(reason) => Err(MountError::Fuse { path: mountpoint.to_owned(), reason }),

@@ -9,8 +9,10 @@ mod aside;
 mod boot;
 mod content;
 mod disk;
+mod door;
 mod fetch;
 mod fs;
+mod held;
 mod live;
 mod log;
 mod names;
@@ -33,6 +35,7 @@ use std::io;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use held::{HeldMount, Template, Unfit};
 pub use live::{LazyMount, overlay_version, probe};
 pub use log::Reading;
 pub use overlay::Usage;

@@ -12,6 +12,13 @@ use super::node::Node;
 /// The number of the root.
 pub(super) const ROOT: u64 = 1;
 
+/// What mongod looks at before it opens its storage, and the numbers that these have in every
+/// overlay that begins now: a kernel that learnt of them on a mount that showed another overlay
+/// before means the same ones (see `door`).
+pub(super) const MET_FIRST: [(&str, u64); 3] =
+    [("mongod.lock", 2), ("storage.bson", 3), ("journal", 4)];
+const FIRST_FREE: u64 = 5;
+
 /// Longest name, and longest path of a volume, bytes.
 const NAME_BYTES_MAX: usize = 255;
 const PATH_BYTES_MAX: usize = 1024;
@@ -69,12 +76,18 @@ impl Names {
             children: Some(BTreeMap::new()),
             linked: true,
         };
-        Self { entries: HashMap::from([(ROOT, root)]), next: ROOT + 1, changed: false }
+        Self { entries: HashMap::from([(ROOT, root)]), next: FIRST_FREE, changed: false }
     }
 
     /// A number that was never used.
     pub(super) fn next(&self) -> u64 {
         self.next
+    }
+
+    /// The number of something that a source has at this path.
+    pub(super) fn number_for(&self, path: &str) -> u64 {
+        let kept = MET_FIRST.iter().find(|(name, _)| *name == path);
+        kept.map_or(self.next, |(_, number)| *number)
     }
 
     pub(super) fn entry(&self, number: u64) -> io::Result<&Entry> {
@@ -214,6 +227,11 @@ impl Names {
     /// Every node that has a name or is open.
     pub(super) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.entries.values().map(|entry| &entry.node)
+    }
+
+    /// The numbers of those that have no name.
+    pub(super) fn orphans(&self) -> Vec<u64> {
+        self.entries.values().filter(|entry| !entry.linked).map(|entry| entry.node.number).collect()
     }
 
     /// Everything with a name but the root, a directory before what is in it.

@@ -212,6 +212,19 @@ impl Node {
         self.lookups.load(Ordering::Relaxed) > 0
     }
 
+    /// The kernel knows and has open by this node what it knew and had open by another: its mount
+    /// shows this one now.
+    pub(super) fn stand_in_for(&self, other: &Node) {
+        self.lookups.store(other.lookups.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.opens.store(other.opens.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// No kernel knows of it, and nobody has it open: its mount is gone.
+    pub(super) fn leave_kernel(&self) {
+        self.lookups.store(0, Ordering::Relaxed);
+        self.opens.store(0, Ordering::Relaxed);
+    }
+
     pub(super) fn times(&self) -> Times {
         *self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -289,6 +289,15 @@ impl Overlay {
         }
     }
 
+    /// Its mount is gone: no kernel knows of any node, and who has no name is nobody's.
+    pub(super) fn leave_kernel(&self) {
+        let mut names = self.names_mut();
+        names.nodes().for_each(|node| node.leave_kernel());
+        for orphan in names.orphans() {
+            self.forget_orphan(&mut names, orphan);
+        }
+    }
+
     /// The files that somebody has open.
     pub(super) fn open_paths(&self) -> Vec<String> {
         let names = self.names();
@@ -353,14 +362,14 @@ fn names_of(source: &Arc<dyn Source>, directory: &Path) -> Names {
     for entry in tree.directories() {
         let (parent, name) =
             entry.path.as_str().rsplit_once('/').unwrap_or(("", entry.path.as_str()));
-        let number = names.next();
+        let number = names.number_for(entry.path.as_str());
         parents.insert(entry.path.as_str(), number);
         names.add(Arc::new(Node::directory(number)), parents[parent], name, entry.mode);
     }
     for (index, entry) in tree.files().iter().enumerate() {
         let (parent, name) =
             entry.path.as_str().rsplit_once('/').unwrap_or(("", entry.path.as_str()));
-        let number = names.next();
+        let number = names.number_for(entry.path.as_str());
         let state = State::of_source(source.clone(), index, entry.bytes);
         let node = Node::file(number, data_path(directory, number), state);
         names.add(Arc::new(node), parents[parent], name, entry.mode);

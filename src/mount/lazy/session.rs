@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 
 use super::fs::Served;
 use crate::mount::MountError;
@@ -63,6 +63,7 @@ impl Default for Tuning {
 pub(super) struct Mounted {
     mountpoint: PathBuf,
     access: Access,
+    notifier: Notifier,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
 
@@ -96,15 +97,23 @@ impl Mounted {
         // A queue for each thread; without the right to open the device they share one.
         config.clone_fd = File::options().read(true).write(true).open("/dev/fuse").is_ok();
         let session = Session::new(served, &mountpoint, &config).map_err(failed)?;
+        let notifier = session.notifier();
         let thread = std::thread::Builder::new()
             .name("mount".into())
             .spawn(move || session.run())
             .map_err(failed)?;
-        Ok(Self { mountpoint, access: tuning.access, thread: Some(thread).into() })
+        let (access, thread) = (tuning.access, Some(thread).into());
+        Ok(Self { mountpoint, access, notifier, thread })
     }
 
     pub(super) fn mountpoint(&self) -> &Path {
         &self.mountpoint
+    }
+
+    /// Has the kernel forget what it knows of a file or directory beside its number: attributes, and
+    /// what it keeps of the content.
+    pub(super) fn invalidate(&self, number: u64) -> io::Result<()> {
+        self.notifier.inval_inode(INodeNo(number), 0, 0)
     }
 
     /// Whether anybody answers: not after somebody has aborted the connection or taken the mount

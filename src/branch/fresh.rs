@@ -1,0 +1,156 @@
+//! The wake of a branch that sleeps whole in the store, on a lazy mount.
+//!
+//! A mongod on a mount that nothing was written to is nobody's: it may begin before the branch is
+//! claimed. So the claim, the mount and mongod's start go side by side, and only what must wait for
+//! another does: the row says `Present` when the branch is claimed and its overlay is on the disk, and
+//! commands are let in when all of it is done.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::BranchError;
+use super::ahead::{self, Start};
+use super::cell::Cell;
+use super::claim::{Claim, claim, release};
+use super::local::Workspace;
+use super::mounted::{self, Mounted};
+use super::shared::Shared;
+use super::steps::Steps;
+use super::wake::{Started, check_mongod, is_here, let_in, start as start_cold};
+use crate::base::failpoint::failpoint;
+use crate::base::ids::VersionId;
+use crate::catalog::LocalData;
+
+/// Claims the branch, and meanwhile starts a mongod on the version that this server knows as its
+/// newest, which it is unless another server had the branch since.
+pub(super) async fn wake(
+    shared: &Arc<Shared>,
+    cell: &Arc<Cell>,
+    workspace: &Workspace,
+    steps: &mut Steps,
+) -> Result<(Claim, Started), BranchError> {
+    let guess = cell.row().head;
+    let (mounted, is_mounted) = oneshot::channel();
+    let begun = Instant::now();
+    let claiming = async {
+        let claim = claim(shared, cell).await?;
+        failpoint("resume.claim");
+        let claimed = begun.elapsed();
+        // Where it is not mounted, or not the head, it is nothing.
+        if claim.head.version == guess && is_mounted.await.is_ok() {
+            is_here(shared, cell, guess)?;
+        }
+        failpoint("resume.row");
+        Ok::<_, BranchError>((claim, claimed))
+    };
+    let starting = mount_and_start(shared, cell, workspace, guess, steps, Some(mounted));
+    // Neither is given up when the other fails: what it began must be known to be taken back.
+    let (claimed, started) = tokio::join!(claiming, starting);
+    let (claim, claimed) = match claimed {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            take_back(shared, cell, started.ok()).await?;
+            return Err(error);
+        }
+    };
+    let version = claim.head.version;
+    let started = match started {
+        started if version != guess => {
+            warn!(branch = %cell.id, name = %cell.name, "its head was moved elsewhere: waking that");
+            take_back(shared, cell, started.ok()).await?;
+            start(shared, cell, workspace, version, steps).await
+        }
+        Ok(started) => {
+            steps.done("claimed");
+            steps.beside("claim", claimed);
+            failpoint("resume.started");
+            Ok(started)
+        }
+        Err(error) => Err(error),
+    };
+    match started {
+        Ok(started) => Ok((claim, started)),
+        Err(error) => {
+            take_back(shared, cell, None).await?;
+            release(shared, cell).await;
+            Err(error)
+        }
+    }
+}
+
+/// Brings a version here that the branch is claimed with, and starts a mongod on it.
+pub(super) async fn start(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    version: VersionId,
+    steps: &mut Steps,
+) -> Result<Started, BranchError> {
+    let started = mount_and_start(shared, cell, workspace, version, steps, None).await?;
+    failpoint("resume.started");
+    is_here(shared, cell, version)?;
+    steps.done("row");
+    failpoint("resume.row");
+    Ok(started)
+}
+
+/// Ends what was begun. It never served: nothing is lost, and it takes no room.
+async fn take_back(
+    shared: &Shared,
+    cell: &Cell,
+    started: Option<Started>,
+) -> Result<(), BranchError> {
+    if let Some(started) = started {
+        started.instance.kill().await;
+    }
+    if cell.row().local != LocalData::None {
+        // First, for without its overlay a row that says `Present` means one that was lost.
+        cell.update_row(shared, |row| row.local = LocalData::None)?;
+    }
+    mounted::clear(shared, cell).await
+}
+
+/// Mounts a version as a dbpath, says so, and lets in the mongod that waits for that, or starts one.
+async fn mount_and_start(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    version: VersionId,
+    steps: &mut Steps,
+    is_mounted: Option<oneshot::Sender<()>>,
+) -> Result<Started, BranchError> {
+    let volume = shared.volumes.open(version).await?;
+    let build = check_mongod(shared, volume.description()).await?;
+    steps.done("open");
+    let parked = ahead::take(shared, &volume).await;
+    steps.done("take");
+    let (mounted, begun) = Mounted::fresh(shared, workspace, volume.clone(), parked).await?;
+    cell.set_mounted(Some(mounted));
+    steps.done("mount");
+    failpoint("resume.restored");
+    if let Some(is_mounted) = is_mounted {
+        // Nobody listens where the claim has failed already.
+        let _ = is_mounted.send(());
+    }
+    let restore = steps.so_far();
+    let why = match begun {
+        Ok(process) => match let_in(shared, cell, process, steps).await {
+            Ok(instance) => return Ok(Started::parked(instance, restore)),
+            Err(why) => {
+                // Nobody was served by it: another begins with nothing that it wrote.
+                mounted::clear(shared, cell).await?;
+                let cold = Err(why.clone());
+                let (mounted, _) = Mounted::fresh(shared, workspace, volume, cold).await?;
+                cell.set_mounted(Some(mounted));
+                steps.done("mount");
+                why
+            }
+        },
+        Err(why) => why,
+    };
+    let (instance, queue) = start_cold(shared, cell, workspace, Some(build), steps).await?;
+    Ok(Started { instance, start: Start::Cold(why), queue, restore })
+}
