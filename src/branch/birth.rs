@@ -5,7 +5,7 @@
 //! made in the time of a local write, however far the store is, and while it is away.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tracing::warn;
 
@@ -75,6 +75,29 @@ pub(super) fn follow_all(shared: &Arc<Shared>) {
 pub(super) fn awaited(shared: &Shared) -> HashSet<VersionId> {
     let rows = shared.cells.iter().map(|cell| cell.row()).filter(|row| row.head_pending);
     rows.flat_map(|row| [Some(row.head), row.origin_version]).flatten().collect()
+}
+
+/// Looks which versions are condemned, as far as garbage collection has got by now.
+pub(super) async fn look_at_condemned(shared: &Shared) -> Result<(), BranchError> {
+    set_condemned(shared, None);
+    set_condemned(shared, Some(shared.volumes.condemned_versions().await?));
+    Ok(())
+}
+
+/// Before more is condemned.
+pub(super) fn forget_condemned(shared: &Shared) {
+    set_condemned(shared, None);
+}
+
+fn set_condemned(shared: &Shared, found: Option<HashSet<VersionId>>) {
+    *shared.condemned.lock().unwrap_or_else(PoisonError::into_inner) = found;
+}
+
+/// Whether a version may be condemned. The rules may keep it all the same, if those were others at
+/// the last run; until the next one says so nothing is made from it.
+pub(super) fn may_be_condemned(shared: &Shared, version: VersionId) -> bool {
+    let condemned = shared.condemned.lock().unwrap_or_else(PoisonError::into_inner);
+    condemned.as_ref().is_none_or(|condemned| condemned.contains(&version))
 }
 
 /// The first head of a branch.

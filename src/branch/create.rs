@@ -100,7 +100,8 @@ async fn start(
                 Some(at) => history::find(shared, &cell, &at)?,
                 None => cell.present_state(shared).await?,
             };
-            let stays = !retention::may_go(shared, &cell.row(), &project.retention, version)?;
+            let stays = !birth::may_be_condemned(shared, version)
+                && !retention::may_go(shared, &cell.row(), &project.retention, version)?;
             Ok(Start { version, origin: Some(cell.id), stays })
         }
     }

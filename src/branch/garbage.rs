@@ -27,11 +27,15 @@ impl Branches {
             true => (Mode::DryRun, self.let_go()?),
             false => (Mode::Run, self.retain().await?),
         };
+        if mode == Mode::Run {
+            birth::forget_condemned(&self.shared);
+        }
         let min_age = self.shared.settings.garbage.min_age;
         let request = Collect { mode, min_age, given_up, awaited: birth::awaited(&self.shared) };
         let collected = self.shared.volumes.collect(&request, progress).await?;
         if mode == Mode::Run {
             self.forget(&collected.versions)?;
+            birth::look_at_condemned(&self.shared).await?;
         }
         Ok(view(mode, &collected))
     }
@@ -83,6 +87,7 @@ impl Branches {
     }
 
     async fn until_due(&self, interval: Duration) -> Result<Duration, BranchError> {
+        birth::look_at_condemned(&self.shared).await?;
         let last = self.shared.volumes.last_collection().await?;
         Ok(until_due(last, self.shared.clock.now(), interval))
     }

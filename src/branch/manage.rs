@@ -55,6 +55,7 @@ impl Branches {
         let shared = Shared::new(parts, settings, layout, server, mounting)?;
         shared.volumes.prepare().await?;
         news::look(&shared).await;
+        birth::look_at_condemned(&shared).await?;
         let empty = seed::empty(&shared).await?;
         ahead::open(&shared, empty).await?;
         doors::open_all(&shared);

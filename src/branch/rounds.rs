@@ -181,15 +181,17 @@ impl Rounds {
         let cell = shared.cells.get(&branch).unwrap().clone();
         // No mongod runs before its branch has a head.
         birth::ensure(shared, &cell).await?;
+        if cell.row().local != LocalData::None {
+            // Nor before what the last one left was saved or woken: it may be saved at this moment.
+            return Ok(());
+        }
         let db = shared.layout.branch(branch).db();
         fs::create_dir_all(&db).unwrap();
         self.written += 1;
         let text = format!("state {}", self.written).repeat(1 + self.written as usize % 9_000);
         fs::write(db.join(FILE), &text).unwrap();
         let row = cell.update_row(shared, |row| {
-            if row.local == LocalData::None {
-                row.local = LocalData::Present { base: row.head, saving: None };
-            }
+            row.local = LocalData::Present { base: row.head, saving: None };
         });
         // As the next start of a server finds it.
         shared.add_live(&Cell::new(row.unwrap(), cell.project.clone()));

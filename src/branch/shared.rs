@@ -1,9 +1,9 @@
 //! What all branches of a server share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use argon_admin::types::{IdleTimeout, SnapshotEvery};
@@ -23,7 +23,7 @@ use super::{BranchError, disk};
 use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
 use crate::base::idle;
-use crate::base::ids::{BranchId, ProjectId, ServerId};
+use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
@@ -103,6 +103,8 @@ pub(super) struct Shared {
     /// No branch is woken any more.
     pub(super) closing: CancellationToken,
     pub(super) starts: Semaphore,
+    /// Versions that garbage collection had condemned at the last look; none is not knowing.
+    pub(super) condemned: Mutex<Option<HashSet<VersionId>>>,
     /// Held while a volume that branches start from is being made, so that it is made once.
     pub(super) seeding: tokio::sync::Mutex<()>,
     /// Held while a deleted branch is brought back or purged, or a project's object is replaced.
@@ -178,6 +180,7 @@ impl Shared {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            condemned: Mutex::default(),
             seeding: tokio::sync::Mutex::new(()),
             changing: tokio::sync::Mutex::new(()),
             changes: watch::Sender::new(()),

@@ -59,6 +59,15 @@ pub enum ComputeError {
         #[source]
         source: Box<WireError>,
     },
+    /// The host lets this server limit nothing.
+    #[error("limit the {controller} of mongods by a control group")]
+    Limits {
+        /// What was to be limited.
+        controller: &'static str,
+        /// What the host said.
+        #[source]
+        source: io::Error,
+    },
     /// The container engine does not do what it should.
     #[error(transparent)]
     Docker(#[from] DockerError),
@@ -69,6 +78,11 @@ impl ComputeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Docker(error) => Some(error.hint()),
+            Self::Limits { .. } => Some(
+                "run the server as root or as a systemd service with Delegate=yes, run branches in \
+                 containers, or leave the limit out"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -88,6 +102,8 @@ pub struct Exit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum How {
     Process(ExitStatus),
+    /// It wanted more memory than its group may have.
+    OutOfMemory,
     Container(ContainerEnd),
     Unknown,
 }
@@ -113,6 +129,11 @@ impl Exit {
         Self { how: status.map_or(How::Unknown, How::Process), log }
     }
 
+    /// A process that the kernel killed for the memory that it took.
+    pub(super) fn out_of_memory(log: PathBuf) -> Self {
+        Self { how: How::OutOfMemory, log }
+    }
+
     pub(super) fn container(end: ContainerEnd, log: PathBuf) -> Self {
         Self { how: How::Container(end), log }
     }
@@ -126,7 +147,7 @@ impl Exit {
         match &self.how {
             How::Process(status) => status.success(),
             How::Container(end) => *end == ContainerEnd::Exited(0),
-            How::Unknown => false,
+            How::OutOfMemory | How::Unknown => false,
         }
     }
 
@@ -140,6 +161,7 @@ impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.how {
             How::Process(status) => status.fmt(f),
+            How::OutOfMemory => f.write_str("it was killed: it took more memory than it may have"),
             How::Container(end) => end.fmt(f),
             How::Unknown => f.write_str("exit status unknown"),
         }

@@ -6,6 +6,7 @@
 //! Invariant: no mongod outlives the server that started it; one in a container is removed by the
 //! next server on the same data directory at the latest.
 
+mod cgroup;
 pub mod docker;
 mod error;
 mod fetch;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::Document;
 
+pub use cgroup::GroupLimits;
 pub use docker::DockerCompute;
 pub use error::{ComputeError, Exit};
 pub use parked::Parked;

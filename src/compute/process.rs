@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::StartPhases;
+use super::cgroup::{Group, GroupLimits, Groups};
 use super::isolate::{self, Isolation, Place};
 use super::launch::{self, PORT, START_DEADLINE, STOP_DEADLINE};
 use super::mongod::Mongod;
@@ -29,6 +30,7 @@ pub struct ProcessCompute {
     mongod: Mongod,
     isolation: Isolation,
     spawner: Spawner,
+    groups: Option<Groups>,
     why: Option<String>,
 }
 
@@ -37,7 +39,16 @@ impl ProcessCompute {
     pub async fn new(mongod: Mongod) -> Result<Self, ComputeError> {
         let spawner = Spawner::start()?;
         let isolation = isolate::probe(&spawner, &mongod.path).await;
-        Ok(Self { mongod, isolation, spawner, why: None })
+        Ok(Self { mongod, isolation, spawner, groups: None, why: None })
+    }
+
+    /// Lets none of them take more of the machine.
+    ///
+    /// # Errors
+    /// The host does not let this server say so.
+    pub fn limited(mut self, limits: GroupLimits) -> Result<Self, ComputeError> {
+        self.groups = Groups::find(limits)?;
+        Ok(self)
     }
 
     /// Says why mongods are run so.
@@ -47,7 +58,12 @@ impl ProcessCompute {
         self
     }
 
-    fn command(&self, cell: &Cell, port: u16) -> Result<Command, ComputeError> {
+    fn command(
+        &self,
+        cell: &Cell,
+        port: u16,
+        group: Option<&Group>,
+    ) -> Result<Command, ComputeError> {
         let log = File::create(&cell.log)
             .map_err(|source| ComputeError::io("create the log", &cell.log, source))?;
         let errors = log
@@ -69,7 +85,8 @@ impl ProcessCompute {
             program: &self.mongod.path,
             working_directory: &cell.dbpath,
         };
-        isolate::confine(&mut command, self.isolation, place, Vec::new())?;
+        let doors = group.map_or(Ok(Vec::new()), Group::doors)?;
+        isolate::confine(&mut command, self.isolation, place, doors)?;
         Ok(command)
     }
 }
@@ -123,8 +140,10 @@ impl ProcessCompute {
         port: u16,
     ) -> Result<Starting, ComputeError> {
         let socket = launch::fresh_socket(cell, port)?;
-        let child = self.spawner.spawn(self.command(cell, port)?).await?;
-        let process = Process::watch(child, socket, cell.log.clone()).into();
+        let group = self.groups.as_ref().map(Groups::create).transpose()?;
+        let command = self.command(cell, port, group.as_ref())?;
+        let child = self.spawner.spawn(command).await?;
+        let process = Process::watch(child, socket, cell.log.clone(), group).into();
         Ok(Starting { process, member, log: cell.log.clone() })
     }
 }
@@ -240,7 +259,7 @@ struct Process {
 }
 
 impl Process {
-    fn watch(mut child: Child, socket: PathBuf, log: PathBuf) -> Self {
+    fn watch(mut child: Child, socket: PathBuf, log: PathBuf, group: Option<Group>) -> Self {
         let (orders, mut inbox) = mpsc::channel(4);
         let (announce, exit) = watch::channel(None);
         let pid = child.id();
@@ -259,7 +278,10 @@ impl Process {
                     },
                 }
             };
-            announce.send_replace(Some(Exit::process(status, log)));
+            announce.send_replace(Some(match &group {
+                Some(group) if group.ran_out_of_memory() => Exit::out_of_memory(log),
+                _ => Exit::process(status, log),
+            }));
         });
         Self { pid, socket, orders, exit }
     }

@@ -1,6 +1,6 @@
 //! The list of what is dead, and since when: what keeps anything from being deleted at first sight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,13 @@ impl Volumes {
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(source) => Err(VolumeError::Store { doing: format!("read {key}"), source }),
         }
+    }
+
+    /// The versions that the last run found dead: nothing new is made from them.
+    pub async fn condemned_versions(&self) -> Result<HashSet<VersionId>, VolumeError> {
+        let list = self.condemned().await?;
+        let since = list.map(|(list, _)| list.since).unwrap_or_default();
+        Ok(since.keys().filter_map(|key| keys::id(keys::VERSIONS, key)).collect())
     }
 
     pub(super) async fn is_condemned(&self, version: VersionId) -> Result<bool, VolumeError> {
