@@ -39,7 +39,7 @@ fn the_container(engine: &Engine, server: &Server) -> Result<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_demo_scenario_holds_in_containers() -> Result<()> {
     let Some(engine) = Engine::shared("the demo scenario in containers")? else { return Ok(()) };
-    let limits = ["--container-memory=1GiB", "--container-cpus=1.5", "--container-pids=4000"];
+    let limits = ["--branch-memory=1GiB", "--branch-cpus=1.5", "--branch-pids=4000"];
     let mut server = Setup::new()?.docker(&engine).arguments(&limits).start()?;
     let mut steps = Steps::default();
     scenario::run(&server, &mut steps).await?;
@@ -211,7 +211,7 @@ async fn a_killed_server_leaves_its_containers_to_the_next_one() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_a_container_ended_is_in_the_branchs_status() -> Result<()> {
     let Some(engine) = Engine::shared("the end of containers")? else { return Ok(()) };
-    let limits = ["--container-memory=256MiB"];
+    let limits = ["--branch-memory=256MiB"];
     let mut server = Setup::new()?.docker(&engine).arguments(&limits).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty"])?.uri;

@@ -10,7 +10,7 @@ use super::mounts::bytes;
 use super::serve::ServeError;
 use crate::compute::docker::{self, Engine, Image, Limits, PullProgress, Setup};
 use crate::compute::mongod::{self, Mongod, Search};
-use crate::compute::{Compute, ComputeError, DockerCompute, ProcessCompute, User};
+use crate::compute::{Compute, ComputeError, DockerCompute, GroupLimits, ProcessCompute, User};
 
 /// What branches' mongods run in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +24,38 @@ pub enum ComputeKind {
     Process,
 }
 
+/// What somebody set that a branch's mongod may take; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GivenLimits {
+    /// Memory, bytes.
+    pub memory_bytes: Option<u64>,
+    /// CPUs, in thousandths.
+    pub cpu_thousandths: Option<u32>,
+    /// Threads.
+    pub pids: Option<u32>,
+}
+
+impl GivenLimits {
+    /// An engine can limit always, so that has limits where nobody set any.
+    fn of_containers(self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            memory_bytes: self.memory_bytes.unwrap_or(default.memory_bytes),
+            cpu_thousandths: self.cpu_thousandths.unwrap_or(default.cpu_thousandths),
+            pids: self.pids.unwrap_or(default.pids),
+        }
+    }
+
+    /// A host may let this server limit nothing, so there are none but those that are set.
+    fn of_processes(self) -> GroupLimits {
+        GroupLimits {
+            memory_bytes: self.memory_bytes.filter(|bytes| *bytes > 0),
+            cpu_thousandths: self.cpu_thousandths.filter(|cpus| *cpus > 0),
+            pids: self.pids.filter(|pids| *pids > 0),
+        }
+    }
+}
+
 /// How branches' mongods are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComputeSettings {
@@ -35,8 +67,8 @@ pub struct ComputeSettings {
     pub socket: Option<PathBuf>,
     /// What the environment says of the engine.
     pub docker_host: Option<String>,
-    /// What each container may take.
-    pub limits: Limits,
+    /// What each branch's mongod may take.
+    pub limits: GivenLimits,
     /// Whom mongod runs as there; else whom the server decides for.
     pub user: Option<User>,
 }
@@ -48,7 +80,7 @@ impl Default for ComputeSettings {
             image: docker::IMAGE.to_owned(),
             socket: None,
             docker_host: None,
-            limits: Limits::default(),
+            limits: GivenLimits::default(),
             user: None,
         }
     }
@@ -74,34 +106,31 @@ pub enum Progress {
 pub type OnProgress<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
 pub(super) fn compute(layers: &Layers<'_>) -> Result<ComputeSettings, ConfigError> {
-    let default = Limits::default();
-    let or =
-        |found: Option<Given>, default: u64, read: fn(&str) -> Option<u64>, expected| match found {
-            Some(given) => given.parse(read, expected),
-            None => Ok(default),
-        };
+    fn limit(
+        found: Option<Given>,
+        read: fn(&str) -> Option<u64>,
+        expected: &'static str,
+    ) -> Result<Option<u64>, ConfigError> {
+        found.map(|given| given.parse(read, expected)).transpose()
+    }
     let kind = layers.pick("compute", "ARGON_COMPUTE", |values| &values.compute);
     let image = layers.pick("image", "ARGON_IMAGE", |values| &values.image);
     let socket =
         layers.pick("docker_socket", "ARGON_DOCKER_SOCKET", |values| &values.docker_socket);
     let user =
         layers.pick("container_user", "ARGON_CONTAINER_USER", |values| &values.container_user);
-    let memory_bytes = or(
-        layers
-            .pick("container_memory", "ARGON_CONTAINER_MEMORY", |values| &values.container_memory),
-        default.memory_bytes,
+    let memory_bytes = limit(
+        layers.pick("branch_memory", "ARGON_BRANCH_MEMORY", |values| &values.branch_memory),
         bytes,
         "a number of bytes, as in 2GiB or 500MB; 0 is no limit",
     )?;
-    let cpu_thousandths = or(
-        layers.pick("container_cpus", "ARGON_CONTAINER_CPUS", |values| &values.container_cpus),
-        default.cpu_thousandths.into(),
+    let cpu_thousandths = limit(
+        layers.pick("branch_cpus", "ARGON_BRANCH_CPUS", |values| &values.branch_cpus),
         thousandths,
         "a number of CPUs, as in 2 or 0.5; 0 is no limit",
     )?;
-    let pids = or(
-        layers.pick("container_pids", "ARGON_CONTAINER_PIDS", |values| &values.container_pids),
-        default.pids.into(),
+    let pids = limit(
+        layers.pick("branch_pids", "ARGON_BRANCH_PIDS", |values| &values.branch_pids),
         |text| text.parse::<u32>().ok().map(u64::from),
         "a number of threads; 0 is no limit",
     )?;
@@ -120,10 +149,10 @@ pub(super) fn compute(layers: &Layers<'_>) -> Result<ComputeSettings, ConfigErro
             None => None,
         },
         docker_host: layers.variable("DOCKER_HOST").map(Given::into_value),
-        limits: Limits {
+        limits: GivenLimits {
             memory_bytes,
-            cpu_thousandths: narrow(cpu_thousandths),
-            pids: narrow(pids),
+            cpu_thousandths: cpu_thousandths.map(narrow),
+            pids: pids.map(narrow),
         },
         user: match user {
             Some(given) => Some(given.parse(uid_and_gid, "UID:GID, two numbers, as in 999:999")?),
@@ -244,14 +273,16 @@ pub(super) async fn open(
     let (compute, path): (Arc<dyn Compute>, _) = match chosen {
         Chosen::Docker { engine, image, why } => {
             let user = settings.user.unwrap_or_else(User::of_this_process);
-            let setup = Setup { limits: settings.limits, user };
+            let setup = Setup { limits: settings.limits.of_containers(), user };
             let path = image.name.clone();
             let compute = DockerCompute::open(engine, image, setup, data_dir).await?;
             (Arc::new(compute.because(why)), path)
         }
         Chosen::Process { mongod, why } => {
             let path = mongod.path.display().to_string();
-            (Arc::new(ProcessCompute::new(mongod).await?.because(why)), path)
+            let compute =
+                ProcessCompute::new(mongod).await?.limited(settings.limits.of_processes())?;
+            (Arc::new(compute.because(why)), path)
         }
     };
     let version = compute.mongod_version().to_owned();

@@ -151,18 +151,18 @@ pub struct Values {
     /// /var/run/docker.sock] [env: ARGON_DOCKER_SOCKET] [file: docker_socket]
     #[arg(long, value_name = "FILE", help_heading = "Containers")]
     pub docker_socket: Option<String>,
-    /// Most memory of a container, its files' page cache counted; 0 is no limit [default: 2GiB] [env:
-    /// ARGON_CONTAINER_MEMORY] [file: container_memory]
-    #[arg(long, value_name = "SIZE", help_heading = "Containers")]
-    pub container_memory: Option<String>,
-    /// Most CPUs of a container, as in 2 or 0.5; 0 is no limit [default: 2] [env:
-    /// ARGON_CONTAINER_CPUS] [file: container_cpus]
-    #[arg(long, value_name = "N", help_heading = "Containers")]
-    pub container_cpus: Option<String>,
-    /// Most threads of a container, of which mongod has one for each connection; 0 is no limit
-    /// [default: 8192] [env: ARGON_CONTAINER_PIDS] [file: container_pids]
-    #[arg(long, value_name = "N", help_heading = "Containers")]
-    pub container_pids: Option<String>,
+    /// Most memory of a branch's mongod, its files' page cache counted; 0 is no limit [default: 2GiB in
+    /// containers] [env: ARGON_BRANCH_MEMORY] [file: branch_memory]
+    #[arg(long, value_name = "SIZE")]
+    pub branch_memory: Option<String>,
+    /// Most CPUs of a branch's mongod, as in 2 or 0.5; 0 is no limit [default: 2 in containers] [env:
+    /// ARGON_BRANCH_CPUS] [file: branch_cpus]
+    #[arg(long, value_name = "N")]
+    pub branch_cpus: Option<String>,
+    /// Most threads of a branch's mongod, which has one for each connection; 0 is no limit
+    /// [default: 8192 in containers] [env: ARGON_BRANCH_PIDS] [file: branch_pids]
+    #[arg(long, value_name = "N")]
+    pub branch_pids: Option<String>,
     /// Whom mongod runs as in a container [default: the server's own user; where that is root,
     /// 999:999] [env: ARGON_CONTAINER_USER] [file: container_user]
     #[arg(long, value_name = "UID:GID", help_heading = "Containers")]
@@ -272,9 +272,9 @@ mod tests {
             "[default: auto] [env: ARGON_COMPUTE] [file: compute]",
             "[default: mongo:8.0] [env: ARGON_IMAGE] [file: image]",
             "[env: ARGON_DOCKER_SOCKET] [file: docker_socket]",
-            "[default: 2GiB] [env: ARGON_CONTAINER_MEMORY] [file: container_memory]",
-            "[default: 2] [env: ARGON_CONTAINER_CPUS] [file: container_cpus]",
-            "[default: 8192] [env: ARGON_CONTAINER_PIDS] [file: container_pids]",
+            "[default: 2GiB in containers] [env: ARGON_BRANCH_MEMORY] [file: branch_memory]",
+            "[default: 2 in containers] [env: ARGON_BRANCH_CPUS] [file: branch_cpus]",
+            "[default: 8192 in containers] [env: ARGON_BRANCH_PIDS] [file: branch_pids]",
             "[env: ARGON_CONTAINER_USER] [file: container_user]",
             &format!("[default: {}] [env: ARGON_BASE_SNAPSHOT", defaults.base_archive),
             &format!("[default: {}] [env: RUST_LOG] [file: log]", defaults.log),

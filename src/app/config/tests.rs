@@ -129,14 +129,14 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         ("docker_socket", "ARGON_DOCKER_SOCKET", ["/a", "/b", "/c"], |config| {
             config.compute.socket.unwrap().display().to_string()
         }),
-        ("container_memory", "ARGON_CONTAINER_MEMORY", ["0", "2", "3"], |config| {
-            config.compute.limits.memory_bytes.to_string()
+        ("branch_memory", "ARGON_BRANCH_MEMORY", ["0", "2", "3"], |config| {
+            config.compute.limits.memory_bytes.unwrap().to_string()
         }),
-        ("container_cpus", "ARGON_CONTAINER_CPUS", ["0", "2", "3"], |config| {
-            (config.compute.limits.cpu_thousandths / 1000).to_string()
+        ("branch_cpus", "ARGON_BRANCH_CPUS", ["0", "2", "3"], |config| {
+            (config.compute.limits.cpu_thousandths.unwrap() / 1000).to_string()
         }),
-        ("container_pids", "ARGON_CONTAINER_PIDS", ["0", "2", "3"], |config| {
-            config.compute.limits.pids.to_string()
+        ("branch_pids", "ARGON_BRANCH_PIDS", ["0", "2", "3"], |config| {
+            config.compute.limits.pids.unwrap().to_string()
         }),
         ("container_user", "ARGON_CONTAINER_USER", ["1:2", "3:4", "5:6"], |config| {
             config.compute.user.unwrap().to_string()

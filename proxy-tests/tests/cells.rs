@@ -1,0 +1,134 @@
+//! Each branch's mongod in a cell of its own: it sees its own files and no network, takes no more than
+//! it may, and many of them stand next to each other.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use proxy_tests::driver;
+use proxy_tests::machine::{cannot_run, mongods_below};
+use proxy_tests::scenario::{changes, insert};
+use proxy_tests::server::Setup;
+use proxy_tests::wait::eventually;
+
+/// Branches that wake at once: as many as a machine with 24 GB is to hold.
+const MANY: usize = 50;
+
+/// What a process sees below a directory.
+fn seen(pid: u32, directory: &Path) -> Result<BTreeSet<String>> {
+    let inside = format!("/proc/{pid}/root{}", directory.display());
+    let entries = fs::read_dir(&inside).with_context(|| inside)?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mongod_sees_its_own_files_and_no_network() -> Result<()> {
+    let server = Setup::new()?.start()?;
+    server.project("demo")?;
+    let mut clients = Vec::new();
+    for name in ["one", "two"] {
+        let branch = server.branch(name, &["--empty"])?;
+        clients.push((driver::connect(&branch.uri).await?, branch));
+    }
+    for (client, _) in &clients {
+        insert(client, "it works").await?;
+    }
+    let work = server.data_dir().join("work").canonicalize()?;
+    let processes = mongods_below(&work);
+    ensure!(processes.len() == 2, "{processes:?}");
+    let told = server.cli().run(&["status"])?;
+    if !told.contains("file system") {
+        cannot_run("mongods in a root of their own", &told);
+        return Ok(());
+    }
+    let mut all = BTreeSet::new();
+    for pid in &processes {
+        // Of the data directory nothing but the way to its own dbpath, and of that nothing beside.
+        assert_eq!(seen(*pid, server.data_dir())?, BTreeSet::from(["work".to_owned()]));
+        let own = seen(*pid, &work)?;
+        ensure!(own.len() == 1, "{own:?}");
+        let below = seen(*pid, &work.join(own.first().context("it has one")?))?;
+        assert_eq!(below, BTreeSet::from(["db".to_owned()]));
+        all.extend(own);
+        for secret in ["/root", "/home", "/etc/shadow", "/var"] {
+            ensure!(!Path::new(&format!("/proc/{pid}/root{secret}")).exists(), "{secret}");
+        }
+        // In its own namespaces there is one network, which ends in itself.
+        let devices = fs::read_to_string(format!("/proc/{pid}/net/dev"))?;
+        assert_eq!(devices.lines().filter(|line| line.contains(':')).count(), 1, "{devices}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        for line in ["CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
+            ensure!(status.contains(line), "{status}");
+        }
+        for kind in ["net", "mnt", "user", "ipc"] {
+            let space = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+            ensure!(space(&pid.to_string())? != space("self")?, "{kind}");
+        }
+    }
+    assert_eq!(all.len(), 2, "each sees another");
+    let first = |kind| fs::read_link(format!("/proc/{}/ns/{kind}", processes[0]));
+    let second = |kind| fs::read_link(format!("/proc/{}/ns/{kind}", processes[1]));
+    for kind in ["net", "mnt", "user", "ipc"] {
+        ensure!(first(kind)? != second(kind)?, "{kind}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_more_memory_than_it_may_is_killed_alone_and_recovered() -> Result<()> {
+    // Less than WiredTiger's cache alone.
+    let setup = Setup::new()?.arguments(&["--branch-memory", "160MiB", "--branch-pids", "500"]);
+    let server = match setup.start() {
+        Ok(server) => server,
+        Err(error) => {
+            let refused = format!("{error:#}");
+            ensure!(refused.contains("control group") && refused.contains("Delegate"), "{refused}");
+            cannot_run("limits of mongods", &refused);
+            return Ok(());
+        }
+    };
+    server.project("demo")?;
+    let calm = driver::connect(&server.branch("calm", &["--empty"])?.uri).await?;
+    insert(&calm, "calm").await?;
+    let calm_one = server.mongods();
+    let hungry = driver::connect(&server.branch("hungry", &["--empty"])?.uri).await?;
+    insert(&hungry, "hungry").await?;
+    let rows = hungry.database("big").collection("rows");
+    let row = || bson::doc! { "filling": "x".repeat(1 << 20) };
+    let mut fits = 0;
+    while rows.insert_many((0..8).map(|_| row())).await.is_ok() {
+        fits += 1;
+        ensure!(fits < 400, "3 GB in 160 MiB: {}", server.log());
+    }
+    let noticed = || Ok(server.log().contains("took more memory than it may have").then_some(()));
+    eventually("its end is noticed", noticed)?;
+    assert_eq!(changes(&hungry).await?, ["hungry"], "the next command recovers it");
+    assert_eq!(changes(&calm).await?, ["calm"]);
+    let left = server.mongods();
+    ensure!(calm_one.iter().all(|pid| left.contains(pid)), "{calm_one:?} {left:?}");
+    Ok(())
+}
+
+/// A storm: all sleep, all are wanted at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_that_are_woken_at_once_are_all_answered_and_stay_awake_together() -> Result<()> {
+    let server = Setup::new()?.arguments(&["--idle-timeout", "10m"]).start()?;
+    server.project("demo")?;
+    let mut branches = Vec::new();
+    for number in 0..MANY {
+        branches.push(server.branch(&format!("b{number}"), &["--empty"])?);
+    }
+    let answered = try_join_all(branches.iter().map(|branch| async {
+        let client = driver::connect(&branch.uri).await?;
+        insert(&client, &branch.name).await?;
+        Ok::<_, anyhow::Error>(client)
+    }));
+    let clients = answered.await?;
+    assert_eq!(server.mongods().len(), MANY);
+    for (client, branch) in clients.iter().zip(&branches) {
+        assert_eq!(changes(client).await?, [branch.name.clone()]);
+    }
+    Ok(())
+}
