@@ -38,7 +38,16 @@ pub struct Engine {
     /// None of one that runs for others too.
     home: Option<TempDir>,
     socket: PathBuf,
+    sees: Sees,
     daemon: Option<Child>,
+}
+
+/// Which of this machine's mounts an engine sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sees {
+    All,
+    /// None that was made after its own start, as one in a virtual machine or a container.
+    Earlier,
 }
 
 /// Installs what an engine needs, where this machine lets it.
@@ -71,13 +80,25 @@ impl Engine {
     /// may have containers in it, so it is not to be restarted.
     pub fn shared(what_for: &str) -> Result<Option<Self>> {
         match std::env::var_os(SOCKET).filter(|socket| !socket.is_empty()) {
-            Some(socket) => Ok(Some(Self { home: None, socket: socket.into(), daemon: None })),
+            Some(socket) => {
+                let (home, socket, sees) = (None, socket.into(), Sees::All);
+                Ok(Some(Self { home, socket, sees, daemon: None }))
+            }
             None => Self::start(what_for),
         }
     }
 
     /// An engine of its own with the image, or nothing where this machine cannot run one: that is said.
     pub fn start(what_for: &str) -> Result<Option<Self>> {
+        Self::start_that(Sees::All, what_for)
+    }
+
+    /// The same, and it sees no mount that is made later.
+    pub fn start_apart(what_for: &str) -> Result<Option<Self>> {
+        Self::start_that(Sees::Earlier, what_for)
+    }
+
+    fn start_that(sees: Sees, what_for: &str) -> Result<Option<Self>> {
         if let Some(why) = missing() {
             cannot_run(what_for, &why);
             return Ok(None);
@@ -86,7 +107,7 @@ impl Engine {
         let home = tempfile::Builder::new().prefix("argon-dk-").tempdir_in("/tmp");
         let home = home.context("make a folder")?;
         let socket = home.path().join("docker.sock");
-        let mut engine = Self { home: Some(home), socket, daemon: None };
+        let mut engine = Self { home: Some(home), socket, sees, daemon: None };
         engine.launch()?;
         engine.import_image()?;
         Ok(Some(engine))
@@ -109,7 +130,15 @@ impl Engine {
         let at = |name: &str| home.join(name).display().to_string();
         // A configuration of the machine's own engine is not this one's.
         fs::write(home.join("daemon.json"), "{}").context("write daemon.json")?;
-        let mut command = Command::new(which("dockerd").context("no dockerd")?);
+        let dockerd = which("dockerd").context("no dockerd")?;
+        let mut command = match self.sees {
+            Sees::All => Command::new(dockerd),
+            Sees::Earlier => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation=private", "--"]).arg(dockerd);
+                command
+            }
+        };
         command
             .args(["--config-file", &at("daemon.json")])
             .args(["--data-root", &at("root"), "--exec-root", &at("exec")])

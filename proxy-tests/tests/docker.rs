@@ -47,16 +47,42 @@ async fn the_demo_scenario_holds_in_containers() -> Result<()> {
     let status: Status = server.cli().json(&["status"])?;
     ensure!(status.compute.contains("Docker containers of argon-tests/mongo"), "{status:?}");
     ensure!(status.mongod.path == IMAGE, "{status:?}");
-    let place = tempfile::tempdir()?;
-    let fuse = tokio::task::block_in_place(|| {
-        lazy::probe(place.path(), lazy::Access::Server, &|_| Ok(()))
-    });
     // Where mounts work at all, containers are let in.
-    ensure!(fuse.is_err() || status.compute.contains("mounted lazily"), "{status:?}");
+    ensure!(!fuse_works()? || status.compute.contains("mounted lazily"), "{status:?}");
 
     confined(&engine, &server).await?;
     ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
     nothing_is_left(&engine, &server)
+}
+
+fn fuse_works() -> Result<bool> {
+    let place = tempfile::tempdir()?;
+    let probe = || lazy::probe(place.path(), lazy::Access::Server, &|_| Ok(()));
+    Ok(tokio::task::block_in_place(probe).is_ok())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_containers_see_no_mounts_branches_are_restored_whole() -> Result<()> {
+    let Some(engine) = Engine::start_apart("an engine that sees no mounts")? else { return Ok(()) };
+    let mut server = Setup::new()?.docker(&engine).start()?;
+    let status: Status = server.cli().json(&["status"])?;
+    ensure!(status.compute.contains("restored whole"), "{status:?}");
+    let log = server.log();
+    let said: Vec<_> = log.lines().filter(|line| line.contains("no lazy mounts")).collect();
+    ensure!(said.len() == 1, "expected one line: {said:?}");
+    server.project("demo")?;
+    let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&client, "whole").await?;
+    server.cli().run(&["branch", "suspend", "dev"])?;
+    ensure!(changes(&client).await? == ["whole"]);
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    nothing_is_left(&engine, &server)?;
+    if fuse_works()? {
+        ensure!(said[0].contains("in a container: "), "{said:?}");
+        let (code, said) = Setup::new()?.docker(&engine).arguments(&["--mount", "lazy"]).fail()?;
+        ensure!(code == Some(1) && said.contains("in a container: "), "{code:?} {said}");
+    }
+    Ok(())
 }
 
 /// What the engine says of a container that a branch runs in.

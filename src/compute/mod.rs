@@ -137,8 +137,8 @@ pub trait Compute: Send + Sync + fmt::Debug {
         Ok(series(&written_by.version) == series(self.mongod_version()))
     }
 
-    /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a writable primary. On an error, or when the future
-    /// is dropped, nothing keeps running.
+    /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a
+    /// writable primary. On an error, or when the future is dropped, nothing keeps running.
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError>;
 
     /// Whether mongods can be started before their volume is there.

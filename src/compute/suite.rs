@@ -309,6 +309,8 @@ async fn the_next_server_removes_what_the_last_one_left() {
     let dir = tempfile::tempdir().unwrap();
     let left = Arc::new(compute.start(cell(dir.path())).await.unwrap());
     let (image, setup) = (compute.own_image().clone(), compute.setup());
+    // A server that is gone hears of no container of the next one.
+    drop(compute);
     let next = DockerCompute::open(engine, image, setup, home.path()).await.unwrap();
     assert_eq!(next.containers().await.unwrap(), [""; 0]);
     let exit = left.wait().await;

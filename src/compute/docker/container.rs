@@ -178,12 +178,8 @@ async fn make(engine: &Engine, plan: &Plan) -> Result<String, DockerError> {
         match engine.docker.create_container(Some(options), plan.body.clone()).await {
             Ok(made) => return Ok(made.id),
             Err(error) if is_conflict(&error) && begun.elapsed() < CLEAR_WAIT => {
-                match engine.remove(&plan.name).await {
-                    // It is being removed already.
-                    Err(error) if is_conflict(&error) => sleep(AWAY_PAUSE).await,
-                    removed => removed
-                        .map_err(DockerError::engine("remove the old container", &plan.name))?,
-                }
+                let removed = engine.remove(&plan.name).await;
+                removed.map_err(DockerError::engine("remove the old container", &plan.name))?;
             }
             Err(error) => {
                 return Err(DockerError::engine("make the container", &plan.name)(error));

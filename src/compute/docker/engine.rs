@@ -12,10 +12,10 @@ use bollard::query_parameters::{
     RemoveContainerOptionsBuilder, WaitContainerOptions,
 };
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::DockerError;
-use super::error::is_not_found;
+use super::error::{is_conflict, is_not_found};
 use crate::compute::mongod::{OLDEST, last_words, version_in};
 
 /// How long an engine may take for its first answer.
@@ -23,6 +23,10 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// Where engines listen that nobody configured otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// How long a removal that somebody else has begun is waited for, and between two looks at it.
+const REMOVAL_WAIT: Duration = Duration::from_secs(10);
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one request may take, seconds; a container's start waits for its disk.
 const REQUEST_SECONDS: u64 = 120;
@@ -212,12 +216,19 @@ impl Engine {
         self.docker.logs(name, Some(options)).try_fold(Vec::new(), add).await
     }
 
-    /// Removes a container and its anonymous volumes, running or not; it may be gone already.
+    /// Removes a container and its anonymous volumes, running or not; it may be gone already, or be
+    /// about to go: then that is waited for.
     pub(in crate::compute) async fn remove(&self, name: &str) -> Result<(), EngineError> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.docker.remove_container(name, Some(options)).await {
-            Err(error) if !is_not_found(&error) => Err(error),
-            _ => Ok(()),
+        let begun = Instant::now();
+        loop {
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            match self.docker.remove_container(name, Some(options)).await {
+                Err(error) if is_conflict(&error) && begun.elapsed() < REMOVAL_WAIT => {
+                    sleep(REMOVAL_PAUSE).await;
+                }
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => return Ok(()),
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo run --release -p proxy-tests --bin docker_speed [ROUNDS]`: what a container costs next to
+//! `cargo bench --bench docker [-- --rounds N]`: what a container costs next to
 //! a local process, through Argon: how long a suspended branch takes to its first reply, and how
 //! many commands a second it serves then. docs/docker.md has what came of it.
 
@@ -30,8 +30,19 @@ struct Place {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let rounds = std::env::args().nth(1).map_or(Ok(15), |text| text.parse());
-    let rounds: usize = rounds.context("usage: docker_speed [ROUNDS]")?;
+    let mut rounds = 15;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            // What `cargo bench` itself adds.
+            "--bench" => {}
+            "--rounds" => {
+                let number = arguments.next().and_then(|text| text.parse().ok());
+                rounds = number.context("--rounds is a number")?;
+            }
+            other => bail!("unknown argument {other}; there is --rounds"),
+        }
+    }
     println!("measuring {}", binary::argon_release()?.display());
     let Some(engine) = Engine::start("the figures")? else { bail!("there is no engine") };
     let mut places = [
