@@ -9,6 +9,7 @@ pub mod config;
 mod data_dir;
 mod descriptors;
 mod garbage;
+mod memory;
 mod mounts;
 mod open_store;
 mod repair;

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::config::{Config, Ready, Start};
 use super::data_dir::{self, DataDir, DataDirError, Told};
 use super::descriptors;
+use super::memory;
 use super::open_store::{self, OpenStoreError};
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
@@ -99,6 +100,7 @@ impl ServeError {
 /// # Errors
 /// It cannot start, or a branch could not be saved at the end.
 pub fn serve(config: Config, mongod: Mongod) -> Result<(), ServeError> {
+    memory::give_back_what_is_large();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
