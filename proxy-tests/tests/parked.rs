@@ -121,18 +121,21 @@ async fn one_that_is_killed_is_replaced_and_no_wake_waits_for_it() -> Result<()>
     Ok(())
 }
 
+/// What a program leaves that fails when it was let in.
+const TRACE: &str = "somebody-was-here";
+
 /// A program that starts the real mongod, except where it is to be parked: then it goes up to where a
 /// mongod waits, opens what it is let in to, writes into it and ends.
 fn failing_when_let_in(folder: &Path) -> Result<PathBuf> {
     let named = std::env::var_os("ARGON_MONGOD").map(|path| (path.into(), "ARGON_MONGOD".into()));
     let mongod = Search::of_this_process(named)?.find_or_fetch(&mut |_| {})?.path;
     let text = format!(
-        "#!/bin/sh\ncase \"$*\" in *work/parked/*)\n\
+        "#!/bin/sh\ncase \"$*\" in *--unixSocketPrefix*/parked-*)\n\
          for word; do [ \"$last\" = --dbpath ] && db=$word; last=$word; done\n\
          exec 3<>\"$db/mongod.lock\"\n\
-         echo junk >>\"$db/WiredTiger.lock\"\n\
-         echo junk >\"$db/WiredTiger.turtle\"\n\
+         echo 17 >>\"$db/WiredTiger.lock\"\n\
          echo 17 >\"$db/mongod.lock\"\n\
+         echo 17 >\"$db/{TRACE}\"\n\
          exit 9;;\nesac\nexec {} \"$@\"\n",
         mongod.display()
     );
@@ -157,10 +160,15 @@ async fn one_that_fails_when_it_is_let_in_costs_time_and_nothing_else() -> Resul
         let wake = last_wake(&server, "dev")?;
         let why = wake.cold_because.unwrap_or_default();
         ensure!(wake.by == WakeBy::Cold && why.contains("parked failed"), "{why}");
+        let mounts = argon::mount::lazy::mounts_below(server.data_dir())?;
+        ensure!(mounts.iter().any(|mount| mount.join("WiredTiger").exists()), "{mounts:?}");
+        let traces: Vec<_> = mounts.iter().filter(|mount| mount.join(TRACE).exists()).collect();
+        ensure!(traces.is_empty(), "what it wrote is gone: {traces:?}");
         suspend(&server, "dev")?;
     }
     // On writes that are here and nowhere else it is as a mongod that was killed.
     insert(&client, "in the end").await?;
+    until_parked(&server, 1).await?;
     server.cli().run(&["branch", "suspend", "dev"])?;
     assert_eq!(changes(&client).await?, ["in round 0", "in round 1", "in the end"]);
     suspend(&server, "dev")?;

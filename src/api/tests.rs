@@ -47,6 +47,7 @@ impl Server {
             data_dir: dir.path().to_owned(),
             idle_timeout: "5m".parse().unwrap(),
             snapshot_every: argon_admin::types::SnapshotEvery::Off,
+            keep_warm: None,
             mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),

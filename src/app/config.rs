@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use argon_admin::types::{IdleTimeout, SnapshotEvery};
 use thiserror::Error;
@@ -36,6 +37,8 @@ pub struct Config {
     pub idle_timeout: IdleTimeout,
     /// How often a version is made of running branches that have no interval of their own.
     pub snapshot_every: SnapshotEvery,
+    /// How long an idle branch's mongod stands still before it is suspended.
+    pub keep_warm: Option<Duration>,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
     /// How many mongods are kept started ahead of wakes.
@@ -212,6 +215,7 @@ pub fn resolve(
         store_dir: store_dir.map(|given| given.value.into()),
         idle_timeout: idle_timeout(&layers)?,
         snapshot_every: snapshot_every(&layers)?,
+        keep_warm: keep_warm(&layers)?,
         mounts: mounts(&layers)?,
         parked: parked(&layers)?,
         limits: client_limits(&layers)?,
@@ -263,6 +267,17 @@ fn snapshot_every(layers: &Layers<'_>) -> Result<SnapshotEvery, ConfigError> {
     match layers.pick("snapshot_every", "ARGON_SNAPSHOT_EVERY", |values| &values.snapshot_every) {
         Some(given) => given.parse(|text| text.parse().ok(), "a time of at least 1s, or off"),
         None => Ok(SnapshotEvery::every(SNAPSHOT_INTERVAL)),
+    }
+}
+
+fn keep_warm(layers: &Layers<'_>) -> Result<Option<Duration>, ConfigError> {
+    let time = |text: &str| match text {
+        "off" => Some(None),
+        text => text.parse().ok().and_then(IdleTimeout::duration).map(Some),
+    };
+    match layers.pick("keep_warm", "ARGON_KEEP_WARM", |values| &values.keep_warm) {
+        Some(given) => given.parse(time, "a time, as in 10m, or off"),
+        None => Ok(None),
     }
 }
 

@@ -227,6 +227,7 @@ async fn open(
         data_dir: path.to_owned(),
         idle_timeout: config.idle_timeout,
         snapshot_every: config.snapshot_every,
+        keep_warm: config.keep_warm,
         mounts: config.mounts,
         parked: config.parked,
         address: proxy.local_addr().to_string(),

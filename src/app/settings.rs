@@ -62,6 +62,11 @@ pub struct Values {
     /// may have their own [default: 1m] [env: ARGON_SNAPSHOT_EVERY] [file: snapshot_every]
     #[arg(long, value_name = "TIME")]
     pub snapshot_every: Option<String>,
+    /// Let an idle branch's mongod stand still for this time before the branch is suspended, or `off`:
+    /// it takes its memory and no CPU, and goes on with the first command in a millisecond. Only
+    /// processes can [default: off] [env: ARGON_KEEP_WARM] [file: keep_warm]
+    #[arg(long, value_name = "TIME")]
+    pub keep_warm: Option<String>,
     /// Keep this many mongods started ahead, so that a branch wakes in a tenth of a second; each takes
     /// some 60 MB. 0 starts every mongod when it is needed. They need lazy mounts [default: 1] [env:
     /// ARGON_PARKED] [file: parked]
@@ -246,6 +251,7 @@ mod tests {
             "[default: 10m] [env: ARGON_LEASE_TTL] [file: lease_ttl]",
             &format!("[default: {}] [env: ARGON_IDLE_TIMEOUT]", defaults.idle_timeout),
             &format!("[default: {}] [env: ARGON_SNAPSHOT_EVERY]", defaults.snapshot_every),
+            "[default: off] [env: ARGON_KEEP_WARM] [file: keep_warm]",
             &format!("[default: {}] [env: ARGON_PARKED] [file: parked]", defaults.parked),
             "[default: auto] [env: ARGON_MOUNT] [file: mount]",
             "[default: 4GiB] [env: ARGON_CACHE_BYTES] [file: cache_bytes]",

@@ -9,20 +9,23 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::BranchError;
-use super::ahead::{self, Start};
+use super::ahead::{self, Cold, Start};
 use super::cell::Cell;
 use super::claim::{Claim, claim, release};
 use super::local::Workspace;
 use super::mounted::{self, Mounted};
 use super::shared::Shared;
 use super::steps::Steps;
-use super::wake::{Started, check_mongod, is_here, let_in, start as start_cold};
+use super::wake::{Started, build, check_mongod, is_here, let_in, start as start_cold};
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
+use crate::compute::Parked;
+use crate::volume::LazyVolume;
 
 /// Claims the branch, and meanwhile starts a mongod on the version that this server knows as its
 /// newest, which it is unless another server had the branch since.
@@ -35,8 +38,9 @@ pub(super) async fn wake(
     let guess = cell.row().head;
     let (mounted, is_mounted) = oneshot::channel();
     let begun = Instant::now();
+    let given_up = CancellationToken::new();
     let claiming = async {
-        let claim = claim(shared, cell).await?;
+        let claim = claim(shared, cell).await.inspect_err(|_| given_up.cancel())?;
         failpoint("resume.claim");
         let claimed = begun.elapsed();
         // Where it is not mounted, or not the head, it is nothing.
@@ -46,8 +50,9 @@ pub(super) async fn wake(
         failpoint("resume.row");
         Ok::<_, BranchError>((claim, claimed))
     };
-    let starting = mount_and_start(shared, cell, workspace, guess, steps, Some(mounted));
-    // Neither is given up when the other fails: what it began must be known to be taken back.
+    let beside = Beside { mounted, given_up: &given_up };
+    let starting = mount_and_start(shared, cell, workspace, guess, steps, Some(beside));
+    // Neither is dropped when the other fails: what it began must be known to be taken back.
     let (claimed, started) = tokio::join!(claiming, starting);
     let (claim, claimed) = match claimed {
         Ok(claimed) => claimed,
@@ -79,6 +84,14 @@ pub(super) async fn wake(
             Err(error)
         }
     }
+}
+
+/// A claim that is made while a mongod starts.
+struct Beside<'a> {
+    /// To be told when the overlay is there.
+    mounted: oneshot::Sender<()>,
+    /// The claim has failed.
+    given_up: &'a CancellationToken,
 }
 
 /// Brings a version here that the branch is claimed with, and starts a mongod on it.
@@ -113,17 +126,17 @@ async fn take_back(
     mounted::clear(shared, cell).await
 }
 
-/// Mounts a version as a dbpath, says so, and lets in the mongod that waits for that, or starts one.
+/// Mounts a version as a dbpath, and starts a mongod on it unless a claim beside it fails.
 async fn mount_and_start(
     shared: &Shared,
     cell: &Cell,
     workspace: &Workspace,
     version: VersionId,
     steps: &mut Steps,
-    is_mounted: Option<oneshot::Sender<()>>,
+    beside: Option<Beside<'_>>,
 ) -> Result<Started, BranchError> {
     let volume = shared.volumes.open(version).await?;
-    let build = check_mongod(shared, volume.description()).await?;
+    check_mongod(shared, volume.description()).await?;
     steps.done("open");
     let parked = ahead::take(shared, &volume).await;
     steps.done("take");
@@ -131,11 +144,27 @@ async fn mount_and_start(
     cell.set_mounted(Some(mounted));
     steps.done("mount");
     failpoint("resume.restored");
-    if let Some(is_mounted) = is_mounted {
-        // Nobody listens where the claim has failed already.
-        let _ = is_mounted.send(());
+    let start = start_on(shared, cell, workspace, volume, begun, steps);
+    let Some(Beside { mounted, given_up }) = beside else { return start.await };
+    // Nobody listens where the claim has failed already.
+    let _ = mounted.send(());
+    tokio::select! {
+        started = start => started,
+        // What is dropped with it ends. The claim says why.
+        () = given_up.cancelled() => Err(BranchError::Closing),
     }
-    let restore = steps.so_far();
+}
+
+/// Lets in the mongod that waits before a mount, or starts one.
+async fn start_on(
+    shared: &Shared,
+    cell: &Cell,
+    workspace: &Workspace,
+    volume: Arc<LazyVolume>,
+    begun: Result<Arc<dyn Parked>, Cold>,
+    steps: &mut Steps,
+) -> Result<Started, BranchError> {
+    let (restore, build) = (steps.so_far(), build(&volume.description().mongod));
     let why = match begun {
         Ok(process) => match let_in(shared, cell, process, steps).await {
             Ok(instance) => return Ok(Started::parked(instance, restore)),

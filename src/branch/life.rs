@@ -1,8 +1,8 @@
 //! One life of a branch: from its mongod being ready to its mongod being stopped.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -36,6 +36,11 @@ pub(super) struct Life {
     last_work_ms: AtomicU64,
     in_flight: AtomicUsize,
     quiet: Notify,
+    /// Whether its mongod stands still until somebody wants something of it.
+    frozen: AtomicBool,
+    /// Held by whoever freezes or thaws it.
+    freezing: Mutex<()>,
+    thawed: Notify,
 }
 
 impl Life {
@@ -58,6 +63,9 @@ impl Life {
             last_work_ms: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             quiet: Notify::new(),
+            frozen: AtomicBool::new(false),
+            freezing: Mutex::default(),
+            thawed: Notify::new(),
         }
     }
 
@@ -95,8 +103,52 @@ impl Life {
     }
 
     pub(super) fn begin(&self, use_: Use) {
-        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        // With the order that `freeze` has: either it sees this request, or it is seen here.
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
         self.mark(use_);
+        if self.frozen.load(Ordering::SeqCst) {
+            self.thaw();
+        }
+    }
+
+    /// Has its mongod stand still, unless a request is in flight or that cannot be done; whether it
+    /// stands still now.
+    pub(super) fn freeze(&self) -> bool {
+        let _turn = self.freezing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.frozen.swap(true, Ordering::SeqCst) {
+            return true;
+        }
+        let still = self.in_flight.load(Ordering::SeqCst) == 0 && self.instance.freeze();
+        if still && self.in_flight.load(Ordering::SeqCst) > 0 {
+            // It came meanwhile, and waits for this turn, or saw nothing of it.
+            self.instance.thaw();
+            self.frozen.store(false, Ordering::SeqCst);
+            return false;
+        }
+        self.frozen.store(still, Ordering::SeqCst);
+        still
+    }
+
+    fn thaw(&self) {
+        let _turn = self.freezing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.frozen.swap(false, Ordering::SeqCst) {
+            self.instance.thaw();
+            self.thawed.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
+    }
+
+    /// Returns when its mongod goes on.
+    pub(super) async fn until_thawed(&self) {
+        let thawed = self.thawed.notified();
+        tokio::pin!(thawed);
+        thawed.as_mut().enable();
+        if self.is_frozen() {
+            thawed.await;
+        }
     }
 
     pub(super) fn end(&self, use_: Use) {

@@ -43,6 +43,8 @@ pub struct Settings {
     pub idle_timeout: IdleTimeout,
     /// How often a version is made of a running branch, where it says nothing itself.
     pub snapshot_every: SnapshotEvery,
+    /// How long an idle branch's mongod stands still before it is suspended; nothing is at once.
+    pub keep_warm: Option<Duration>,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
     /// How many mongods are kept started ahead of wakes.

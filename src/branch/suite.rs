@@ -37,6 +37,7 @@ async fn open(data_dir: &Path) -> Branches {
         data_dir: data_dir.to_owned(),
         idle_timeout: IdleTimeout::Never,
         snapshot_every: argon_admin::types::SnapshotEvery::Off,
+        keep_warm: None,
         mounts: Default::default(),
         address: "127.0.0.1:0".into(),
         base_key: "base/dump.archive".parse().unwrap(),

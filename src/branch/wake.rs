@@ -207,7 +207,8 @@ pub(super) async fn writer(shared: &Shared, cell: &Cell) -> Result<Option<Build>
     }
 }
 
-fn build(mongod: &MongodVersion) -> Build {
+/// What a version says of the mongod that wrote it.
+pub(super) fn build(mongod: &MongodVersion) -> Build {
     Build { version: mongod.version.clone(), image: mongod.image.clone() }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bson::doc;
-use tokio::time::{sleep, sleep_until, timeout};
-use tracing::debug;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info};
 
 use super::BranchError;
 use super::cell::Cell;
@@ -85,9 +85,22 @@ async fn suspend_when_idle(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Li
         if !life.is_idle_for(limit) {
             continue;
         }
-        if has_open_transaction(life).await {
+        // One that stands still was asked before.
+        if !life.is_frozen() && has_open_transaction(life).await {
             sleep(IDLE_POSTPONE).await;
             continue;
+        }
+        let warm_until = shared.settings.keep_warm.map(|warm| life.idle_at(limit + warm));
+        if let Some(until) = warm_until.filter(|until| *until > Instant::now())
+            && life.is_idle_for(limit)
+            && life.freeze()
+        {
+            info!(branch = %cell.id, name = %cell.name, "frozen until it is used or suspended");
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = life.until_thawed() => continue,
+                Ok(()) = changes.changed() => continue,
+            }
         }
         cell.suspend_if_idle(shared, life);
         if cell.state() != State::Running {

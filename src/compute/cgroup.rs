@@ -19,6 +19,8 @@ const PREFIX: &str = "argon-";
 const SERVER: &str = "argon-server";
 /// For shares of the CPU: how often they are counted, microseconds. What the kernel takes by itself.
 const CPU_PERIOD_US: u64 = 100_000;
+/// More than any mongod holds: all that can be given back.
+const RECLAIMED: &str = "1T";
 /// A group is gone a moment after its last process.
 const REMOVAL: (u32, Duration) = (50, Duration::from_millis(10));
 
@@ -110,15 +112,9 @@ impl Groups {
         let mut places: Vec<(PathBuf, Version, Vec<Controller>)> = Vec::new();
         for controller in wanted {
             let mut refusal = io::Error::other("the host has no such controller");
-            let place = hierarchies.iter().find_map(|hierarchy| {
-                match hierarchy.offers(controller).map(|()| hierarchy.try_out(controller)) {
-                    Some(Ok(())) => Some(hierarchy),
-                    Some(Err(error)) => {
-                        refusal = error;
-                        None
-                    }
-                    None => None,
-                }
+            let place = hierarchies.iter().filter(|one| one.offers(controller)).find(|one| {
+                let tried = one.try_out(controller);
+                tried.map_err(|error| refusal = error).is_ok()
             });
             let Some(place) = place else {
                 return Err(ComputeError::Limits {
@@ -172,6 +168,18 @@ impl Group {
             door.map(OwnedFd::from).map_err(|error| ComputeError::io("open", &file, error))
         };
         self.paths.iter().map(open).collect()
+    }
+
+    /// Has the kernel give back memory of it that it can have again, from files or swap; only version 2
+    /// can be asked. In the background, for it takes its time.
+    pub(super) fn reclaim(&self) {
+        let paths: Vec<_> = self.paths.iter().map(|path| path.join("memory.reclaim")).collect();
+        for path in paths.into_iter().filter(|path| path.exists()) {
+            tokio::task::spawn_blocking(move || {
+                // It gives what it can, and says with an error that it was less.
+                let _ = fs::write(path, RECLAIMED);
+            });
+        }
     }
 
     /// Whether the kernel killed a process of it for the memory that it took.
@@ -232,7 +240,7 @@ struct Hierarchy {
 }
 
 impl Hierarchy {
-    fn offers(&self, controller: Controller) -> Option<()> {
+    fn offers(&self, controller: Controller) -> bool {
         match self.version {
             Version::One => self.controllers.iter().any(|name| name == controller.name()),
             Version::Two => {
@@ -240,7 +248,6 @@ impl Hierarchy {
                 list.is_ok_and(|list| list.split_whitespace().any(|name| name == controller.name()))
             }
         }
-        .then_some(())
     }
 
     /// Makes groups below it possible, and one to see whether they are.

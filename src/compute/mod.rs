@@ -184,6 +184,15 @@ pub trait Instance: Send + Sync + fmt::Debug {
 
     /// Ends it at once.
     async fn kill(&self);
+
+    /// Stops its threads where they stand, and gives back what memory the host lets it; whether that
+    /// can be done. It keeps its connections.
+    fn freeze(&self) -> bool {
+        false
+    }
+
+    /// Lets its threads go on.
+    fn thaw(&self) {}
 }
 
 /// "6.0" of "6.0.5".

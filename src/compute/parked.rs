@@ -41,19 +41,26 @@ const CAP_SYS_NICE: u32 = 23;
 /// Lets a process that has just begun give way to others, where it can be taken back.
 pub(super) fn give_way(pid: u32) {
     if capabilities().is_some_and(|set| set & (1 << CAP_SYS_NICE) != 0) {
-        set_priority(pid, PATIENT);
+        set_priority(pid, own_priority() + PATIENT);
     }
 }
 
 /// Takes [`give_way`] back.
 pub(super) fn hurry(pid: u32) {
+    let own = own_priority();
     // It is a setting of each thread.
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     for task in tasks {
         if let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
-            set_priority(thread, 0);
+            set_priority(thread, own);
         }
     }
+}
+
+/// What the server's own children begin with.
+fn own_priority() -> libc::c_int {
+    // SAFETY: it takes plain numbers. That it cannot fail for this very process makes -1 a priority.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
 }
 
 fn set_priority(thread: u32, niceness: libc::c_int) {

@@ -239,11 +239,22 @@ impl Instance for Ready {
     async fn kill(&self) {
         self.process.kill().await;
     }
+
+    fn freeze(&self) -> bool {
+        self.process.orders.send(Order::Freeze).is_ok()
+    }
+
+    fn thaw(&self) {
+        // Gone, it needs none.
+        let _ = self.process.orders.send(Order::Thaw);
+    }
 }
 
 /// What the task that owns the child is told.
 #[derive(Debug)]
 enum Order {
+    Freeze,
+    Thaw,
     Terminate,
     Kill,
 }
@@ -254,13 +265,13 @@ enum Order {
 struct Process {
     pid: Option<u32>,
     socket: PathBuf,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::UnboundedSender<Order>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
 impl Process {
     fn watch(mut child: Child, socket: PathBuf, log: PathBuf, group: Option<Group>) -> Self {
-        let (orders, mut inbox) = mpsc::channel(4);
+        let (orders, mut inbox) = mpsc::unbounded_channel();
         let (announce, exit) = watch::channel(None);
         let pid = child.id();
         tokio::spawn(async move {
@@ -268,7 +279,16 @@ impl Process {
                 tokio::select! {
                     status = child.wait() => break status,
                     order = inbox.recv() => match order {
-                        Some(Order::Terminate) => terminate(&child),
+                        Some(Order::Freeze) => {
+                            signal(&child, libc::SIGSTOP);
+                            group.as_ref().map(Group::reclaim);
+                        }
+                        Some(Order::Thaw) => signal(&child, libc::SIGCONT),
+                        Some(Order::Terminate) => {
+                            signal(&child, libc::SIGTERM);
+                            // One that is frozen would hear of it when it thaws.
+                            signal(&child, libc::SIGCONT);
+                        }
                         // Nobody holds the process any more, so nobody can use it.
                         Some(Order::Kill) | None => {
                             if let Err(error) = child.start_kill() {
@@ -295,8 +315,8 @@ impl Process {
     }
 
     async fn stop(&self) -> Exit {
-        // A full or closed channel means that the process has such an order, or is gone.
-        let _ = self.orders.try_send(Order::Terminate);
+        // Nobody hears it where the process is gone.
+        let _ = self.orders.send(Order::Terminate);
         match tokio::time::timeout(STOP_DEADLINE, self.wait()).await {
             Ok(exit) => exit,
             Err(_) => {
@@ -308,15 +328,15 @@ impl Process {
     }
 
     async fn kill(&self) {
-        let _ = self.orders.send(Order::Kill).await;
+        let _ = self.orders.send(Order::Kill);
         self.wait().await;
     }
 }
 
-fn terminate(child: &Child) {
+fn signal(child: &Child, signal: libc::c_int) {
     let Some(pid) = child.id().and_then(|pid| libc::pid_t::try_from(pid).ok()) else { return };
     // SAFETY: kill takes plain numbers; the child is not reaped yet, so the number is still its.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
+    unsafe { libc::kill(pid, signal) };
 }
 
 fn free_port() -> Result<u16, ComputeError> {

@@ -52,6 +52,7 @@ impl Scene {
             data_dir: dir.path().to_owned(),
             idle_timeout: IdleTimeout::Never,
             snapshot_every: argon_admin::types::SnapshotEvery::Off,
+            keep_warm: None,
             mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),

@@ -30,6 +30,7 @@ fn no_configuration_is_needed() {
         store_dir: None,
         idle_timeout: "5m".parse().unwrap(),
         snapshot_every: "1m".parse().unwrap(),
+        keep_warm: None,
         mounts: Mounts::default(),
         compute: ComputeSettings::default(),
         parked: 1,
@@ -52,7 +53,7 @@ fn no_configuration_is_needed() {
 #[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     type Show = fn(Config) -> String;
-    let rows: [(&str, &str, [&str; 3], Show); 34] = [
+    let rows: [(&str, &str, [&str; 3], Show); 35] = [
         ("parked", "ARGON_PARKED", ["0", "2", "64"], |config| config.parked.to_string()),
         ("s3_bucket", "S3_BUCKET", ["one", "two", "three"], |config| config.bucket.unwrap().bucket),
         ("s3_endpoint", "ARGON_S3_ENDPOINT", ["http://a", "http://b", "http://c"], |config| {
@@ -106,6 +107,10 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         }),
         ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
             config.idle_timeout.to_string()
+        }),
+        ("keep_warm", "ARGON_KEEP_WARM", ["1s", "2m", "off"], |config| match config.keep_warm {
+            Some(time) => IdleTimeout::after(time).to_string(),
+            None => "off".to_owned(),
         }),
         ("snapshot_every", "ARGON_SNAPSHOT_EVERY", ["1s", "2m", "off"], |config| {
             config.snapshot_every.to_string()

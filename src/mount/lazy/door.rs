@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use fuser::{Errno, ReplyEntry};
 use tokio::sync::watch;
 
+use super::answer::{Owner, answer_lookup};
 use super::fetch::Fetcher;
-use super::fs::{Owner, answer_lookup};
 use super::names::ROOT;
 use super::session::Access;
 
@@ -70,6 +70,11 @@ impl Door {
             State::Knocked(_) | State::Locked => reply.error(Errno::EIO),
         }
         None
+    }
+
+    /// Whether somebody waits.
+    pub(super) fn is_waited_at(&self) -> bool {
+        matches!(*self.lock(), State::Knocked(_))
     }
 
     /// Returns when somebody waits.

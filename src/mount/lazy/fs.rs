@@ -9,31 +9,29 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, INodeNo,
+    InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 
+use super::answer::{GENERATION, Owner, TTL, answer_lookup, attributes, errno, text};
 use super::content::Grow;
 use super::door::Door;
 use super::fetch::Fetcher;
-use super::names::{Entry, Kind, Replace};
+use super::names::{Kind, Replace};
 use super::node::Node;
 use super::overlay::Overlay;
-use super::session::{Access, Tuning};
+use super::session::Tuning;
 
-/// How long the kernel may keep names and attributes.
-const TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Largest request, bytes: what the kernel allows at most.
 const REQUEST_BYTES: u32 = 1024 * 1024;
 /// Requests that the kernel may have waiting in the background: reads ahead, and what it writes
 /// back.
 const BACKGROUND_MAX: u16 = 64;
-const GENERATION: Generation = Generation(0);
 
 /// The file system that fuser serves.
 #[derive(Debug)]
@@ -107,80 +105,6 @@ macro_rules! attempt {
             Err(error) => return $reply.error(errno(&error)),
         }
     };
-}
-
-/// Whom everything in a mount belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Owner {
-    user: u32,
-    group: u32,
-}
-
-impl Owner {
-    pub(super) fn of(access: Access) -> Self {
-        let (user, group) = match access {
-            // SAFETY: both calls only read the process's ids.
-            Access::Server => unsafe { (libc::geteuid(), libc::getegid()) },
-            Access::Everybody { user, group } => (user, group),
-        };
-        Self { user, group }
-    }
-}
-
-fn attributes(entry: &Entry, owner: Owner) -> FileAttr {
-    let times = entry.node.times();
-    let size = entry.node.bytes().unwrap_or(0);
-    let kind = match entry.kind() {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-    };
-    FileAttr {
-        ino: INodeNo(entry.node.number),
-        size,
-        blocks: size.div_ceil(512),
-        atime: times.accessed,
-        mtime: times.modified,
-        ctime: times.changed,
-        crtime: times.changed,
-        kind,
-        perm: entry.mode as u16,
-        nlink: entry.links(),
-        uid: owner.user,
-        gid: owner.group,
-        rdev: 0,
-        blksize: 4096,
-        flags: 0,
-    }
-}
-
-/// Answers what a name means.
-pub(super) fn answer_lookup(
-    overlay: &Overlay,
-    owner: Owner,
-    parent: u64,
-    name: &OsStr,
-    reply: ReplyEntry,
-) {
-    let found = text(name).and_then(|name| {
-        let names = overlay.names();
-        let entry = names.entry(names.lookup(parent, name)?)?;
-        entry.node.looked_up();
-        Ok(attributes(entry, owner))
-    });
-    let attributes = attempt!(reply, found);
-    reply.entry(&TTL, &attributes, GENERATION);
-}
-
-/// Names of volumes are UTF-8.
-fn text(name: &OsStr) -> io::Result<&str> {
-    name.to_str().ok_or_else(|| io::Error::from_raw_os_error(libc::EILSEQ))
-}
-
-fn errno(error: &io::Error) -> Errno {
-    match error.raw_os_error() {
-        Some(code) => Errno::from_i32(code),
-        None => Errno::EIO,
-    }
 }
 
 fn settle(result: io::Result<()>, reply: ReplyEmpty) {

