@@ -6,9 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use argon_admin::types::BranchState;
 use futures_util::future::try_join_all;
 use proxy_tests::driver;
-use proxy_tests::machine::{cannot_run, mongods_below};
+use proxy_tests::machine::{cannot_run, mongods_below, repository};
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::Setup;
 use proxy_tests::wait::eventually;
@@ -46,13 +47,16 @@ async fn a_mongod_sees_its_own_files_and_no_network() -> Result<()> {
     let mut all = BTreeSet::new();
     for pid in &processes {
         // Of the data directory nothing but the way to its own dbpath, and of that nothing beside.
-        assert_eq!(seen(*pid, server.data_dir())?, BTreeSet::from(["work".to_owned()]));
+        let ways = ["run", "work"].map(str::to_owned);
+        assert_eq!(seen(*pid, server.data_dir())?, BTreeSet::from(ways));
+        assert_eq!(seen(*pid, &server.data_dir().join("run"))?.len(), 1);
         let own = seen(*pid, &work)?;
         ensure!(own.len() == 1, "{own:?}");
         let below = seen(*pid, &work.join(own.first().context("it has one")?))?;
         assert_eq!(below, BTreeSet::from(["db".to_owned()]));
         all.extend(own);
-        for secret in ["/root", "/home", "/etc/shadow", "/var"] {
+        let repository = repository().display().to_string();
+        for secret in ["/etc/shadow", "/var", "/run", &repository] {
             ensure!(!Path::new(&format!("/proc/{pid}/root{secret}")).exists(), "{secret}");
         }
         // In its own namespaces there is one network, which ends in itself.
@@ -78,8 +82,7 @@ async fn a_mongod_sees_its_own_files_and_no_network() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_more_memory_than_it_may_is_killed_alone_and_recovered() -> Result<()> {
-    // Less than WiredTiger's cache alone.
-    let setup = Setup::new()?.arguments(&["--branch-memory", "160MiB", "--branch-pids", "500"]);
+    let setup = Setup::new()?.arguments(&["--branch-memory", "256MiB", "--branch-pids", "500"]);
     let server = match setup.start() {
         Ok(server) => server,
         Err(error) => {
@@ -96,12 +99,21 @@ async fn who_takes_more_memory_than_it_may_is_killed_alone_and_recovered() -> Re
     let hungry = driver::connect(&server.branch("hungry", &["--empty"])?.uri).await?;
     insert(&hungry, "hungry").await?;
     let rows = hungry.database("big").collection("rows");
-    let row = || bson::doc! { "filling": "x".repeat(1 << 20) };
-    let mut fits = 0;
-    while rows.insert_many((0..8).map(|_| row())).await.is_ok() {
-        fits += 1;
-        ensure!(fits < 400, "3 GB in 160 MiB: {}", server.log());
+    for _ in 0..90 {
+        rows.insert_one(bson::doc! { "filling": "x".repeat(1 << 20) }).await?;
     }
+    // So that what it must recover afterwards is little.
+    server.cli().run(&["branch", "suspend", "--wait", "hungry"])?;
+    // Each holds all of it, which is just below mongod's own limit for one.
+    let all = || async {
+        let group = bson::doc! { "$group": { "_id": null, "all": { "$push": "$filling" } } };
+        let count = bson::doc! { "$project": { "count": { "$size": "$all" } } };
+        let mut found = rows.aggregate([group, count]).await?;
+        ensure!(found.advance().await?, "one group");
+        Ok(())
+    };
+    let ended = try_join_all((0..6).map(|_| all())).await;
+    ensure!(ended.is_err(), "540 MB fit into 256 MiB");
     let noticed = || Ok(server.log().contains("took more memory than it may have").then_some(()));
     eventually("its end is noticed", noticed)?;
     assert_eq!(changes(&hungry).await?, ["hungry"], "the next command recovers it");
@@ -128,7 +140,56 @@ async fn fifty_that_are_woken_at_once_are_all_answered_and_stay_awake_together()
     let clients = answered.await?;
     assert_eq!(server.mongods().len(), MANY);
     for (client, branch) in clients.iter().zip(&branches) {
-        assert_eq!(changes(client).await?, [branch.name.clone()]);
+        assert_eq!(changes(client).await?, [&*branch.name]);
     }
+    Ok(())
+}
+
+/// The state of a process: `T` is stopped.
+fn is_stopped(pid: u32) -> Result<bool> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, state) = stat.rsplit_once(") ").context("proc(5) says so")?;
+    Ok(state.starts_with('T'))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_mongod_stands_still_goes_on_at_a_command_and_sleeps_in_the_end() -> Result<()> {
+    let warm = ["--idle-timeout", "1s", "--keep-warm", "10m"];
+    let mut server = Setup::new()?.arguments(&warm).start()?;
+    server.project("demo")?;
+    let dev = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&dev, "before").await?;
+    let [mongod] = server.mongods()[..] else { panic!("{:?}", server.mongods()) };
+    for turn in ["first", "second"] {
+        let stands = || Ok(is_stopped(mongod)?.then_some(()));
+        eventually("its mongod stands still", stands)?;
+        assert_eq!(server.show("dev")?.state, BranchState::Running);
+        insert(&dev, turn).await?;
+        assert_eq!(server.mongods(), [mongod], "it is the same process");
+    }
+    assert_eq!(changes(&dev).await?, ["before", "first", "second"]);
+    eventually("it stands still again", || Ok(is_stopped(mongod)?.then_some(())))?;
+    // One that stands still can be suspended like any other, and the server can end.
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+    insert(&dev, "woken").await?;
+    let [mongod] = server.mongods()[..] else { panic!("{:?}", server.mongods()) };
+    eventually("the next one too", || Ok(is_stopped(mongod)?.then_some(())))?;
+    let status = server.stop(libc::SIGTERM)?;
+    ensure!(status.success(), "{status}");
+    server.start_again()?;
+    assert_eq!(server.show("dev")?.state, BranchState::Suspended);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stood_still_for_long_enough_is_suspended_by_itself() -> Result<()> {
+    let warm = ["--idle-timeout", "1s", "--keep-warm", "2s"];
+    let server = Setup::new()?.arguments(&warm).start()?;
+    server.project("demo")?;
+    let dev = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&dev, "before").await?;
+    server.until("dev", |branch| branch.state == BranchState::Suspended).await?;
+    ensure!(server.log().contains("frozen until it is used"), "{}", server.log());
+    assert_eq!(changes(&dev).await?, ["before"]);
     Ok(())
 }
