@@ -14,7 +14,8 @@ use std::sync::atomic::Ordering;
 use argon_admin::types::{self, At, BranchSource, CollectGarbage, CreateBranch};
 
 use super::cell::Cell;
-use super::{BranchError, Branches, Deleted, birth};
+use super::reconcile::reconcile;
+use super::{BranchError, Branches, Deleted};
 use crate::base::clock::{Clock, Timestamp};
 use crate::base::ids::{BranchId, VersionId};
 use crate::base::retention::Retention;
@@ -114,7 +115,7 @@ impl Rounds {
                 let Some((name, id)) = self.random.any(&deleted) else { return Ok(()) };
                 self.what = format!("purge {name}");
                 self.give_up(id);
-                self.branches.purge("demo", &id.to_string()).await.map(drop)
+                self.purge(id).await
             }
             10 | 11 => self.pin_or_not().await,
             12 => {
@@ -179,8 +180,8 @@ impl Rounds {
     async fn write(&mut self, branch: BranchId) -> Result<(), BranchError> {
         let shared = &self.branches.shared;
         let cell = shared.cells.get(&branch).unwrap().clone();
-        // No mongod runs before its branch has a head.
-        birth::ensure(shared, &cell).await?;
+        // No mongod runs before its branch has a head, and the row is brought up to that.
+        reconcile(shared, &cell).await?;
         if cell.row().local != LocalData::None {
             // Nor before what the last one left was saved or woken: it may be saved at this moment.
             return Ok(());
@@ -278,12 +279,23 @@ impl Rounds {
         }
         for (name, id) in self.names(Deleted::Only) {
             let Some(state) = self.model.states.get(&id).cloned() else {
-                let purged = self.branches.purge("demo", &id.to_string()).await;
+                let purged = self.purge(id).await;
                 assert!(purged.is_ok(), "{context}: purge {name}: {purged:?}");
                 continue;
             };
             let (head, _) = self.volumes().head(id).await.unwrap();
             assert!(self.read(head.version).await == state, "{context}: {name} lost a write");
+        }
+    }
+
+    async fn purge(&self, id: BranchId) -> Result<(), BranchError> {
+        let purged = self.branches.purge("demo", &id.to_string()).await;
+        match (purged, self.volumes().head(id).await) {
+            // It was brought back, and the answer to that lost: that can be done again, this not.
+            (Err(BranchError::NotDeleted { .. }), Ok((head, _))) if head.deleted.is_none() => {
+                Ok(())
+            }
+            (purged, _) => purged.map(drop),
         }
     }
 
