@@ -62,7 +62,6 @@ impl Default for Tuning {
 #[derive(Debug)]
 pub(super) struct Mounted {
     mountpoint: PathBuf,
-    access: Access,
     notifier: Notifier,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
 }
@@ -102,8 +101,7 @@ impl Mounted {
             .name("mount".into())
             .spawn(move || session.run())
             .map_err(failed)?;
-        let (access, thread) = (tuning.access, Some(thread).into());
-        Ok(Self { mountpoint, access, notifier, thread })
+        Ok(Self { mountpoint, notifier, thread: Some(thread).into() })
     }
 
     pub(super) fn mountpoint(&self) -> &Path {
@@ -147,7 +145,7 @@ impl Mounted {
     pub(super) fn unmount(&self, open: &[String]) -> Result<(), MountError> {
         // What cannot be flushed is lost with the mount either way.
         let _ = self.flush(open);
-        match detach(&self.mountpoint, self.access)? {
+        match detach(&self.mountpoint)? {
             Ended::Yes => {
                 // How it ended is how the unmount went.
                 let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -168,7 +166,7 @@ enum Ended {
 }
 
 /// Takes a mount away, by system call or by fusermount3 where that needs rights.
-fn detach(mountpoint: &Path, access: Access) -> Result<Ended, MountError> {
+fn detach(mountpoint: &Path) -> Result<Ended, MountError> {
     let failed = |error| MountError::io("unmount", mountpoint)(error);
     let text = CString::new(mountpoint.as_os_str().as_bytes())
         .map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
@@ -179,21 +177,13 @@ fn detach(mountpoint: &Path, access: Access) -> Result<Ended, MountError> {
             _ => Err(io::Error::last_os_error()),
         }
     };
-    let by_force = libc::MNT_FORCE | libc::MNT_DETACH;
-    // In another mount namespace, as every container is one, the mount may be there for longer: what
-    // ends is the connection, or the threads that serve it would wait for that.
-    let flags = if access == Access::Server { 0 } else { by_force };
-    let Err(error) = unmount(flags) else { return Ok(Ended::Yes) };
+    // In another mount namespace, as every mongod is in one, the mount may be there for longer: what
+    // ends is the connection, or the threads that serve it would wait for that. The kernel wrote back
+    // what it kept when its files were closed, and flushed what is open.
+    let Err(error) = unmount(libc::MNT_FORCE | libc::MNT_DETACH) else { return Ok(Ended::Yes) };
     match error.raw_os_error() {
-        Some(libc::EBUSY) => {
-            unmount(by_force).map_err(failed)?;
-            Ok(Ended::Yes)
-        }
         Some(libc::EPERM) => {
             let abort = abort_file(mountpoint);
-            if access == Access::Server && fusermount(mountpoint, &["-u"]).is_ok() {
-                return Ok(Ended::Yes);
-            }
             fusermount(mountpoint, &["-u", "-z"])?;
             let aborted = abort.is_some_and(|abort| fs::write(abort, "1").is_ok());
             Ok(if aborted { Ended::Yes } else { Ended::WithItsUsers })
@@ -229,7 +219,7 @@ fn one_line(error: &io::Error) -> String {
 /// there were. Their files give I/O errors. Not to be called while a mount below it is in use.
 pub fn unmount_stale(below: &Path) -> Result<usize, MountError> {
     let found = mounts_below(below)?;
-    found.iter().try_for_each(|mountpoint| detach(mountpoint, Access::Server).map(drop))?;
+    found.iter().try_for_each(|mountpoint| detach(mountpoint).map(drop))?;
     Ok(found.len())
 }
 
