@@ -183,10 +183,7 @@ impl Bench {
 
     /// Resident memory of the server, bytes.
     fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()).context("RssAnon")?;
-        Ok(kilobytes.parse::<u64>()? * 1024)
+        machine::anonymous_memory(self.server.pid())
     }
 }
 

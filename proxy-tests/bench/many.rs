@@ -72,7 +72,7 @@ fn main() -> Result<()> {
         let mut took = Vec::new();
         for _ in 0..thaws {
             let pid = *bench.server.mongods().first().context("it runs")?;
-            eventually("it stands still", || Ok(is_stopped(pid)?.then_some(())))?;
+            eventually("it stands still", || Ok(machine::is_stopped(pid)?.then_some(())))?;
             let begun = Instant::now();
             documents.find_one(doc! { "_id": 1 }).await?.context("it is there")?;
             took.push(begun.elapsed());
@@ -91,13 +91,6 @@ async fn touch(uri: &str) -> Result<()> {
     let client = driver::connect(uri).await?;
     client.database("bench").collection("some").insert_one(doc! { "_id": 1 }).await?;
     Ok(())
-}
-
-/// proc(5): `T` is stopped.
-fn is_stopped(pid: u32) -> Result<bool> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = stat.rsplit_once(") ").context("the state of a process")?;
-    Ok(rest.starts_with('T'))
 }
 
 struct Bench {
@@ -145,10 +138,7 @@ impl Bench {
 
     /// Resident memory of the server that is no file's, bytes.
     fn memory(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.server.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next()).context("RssAnon")?;
-        Ok(kilobytes.parse::<u64>()? * 1024)
+        machine::anonymous_memory(self.server.pid())
     }
 
     /// Nanoseconds that the server was on a CPU, from the scheduler.

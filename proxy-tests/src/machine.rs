@@ -6,6 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use anyhow::{Context, Result};
+
 /// Names the file in which tests that did not run are noted, one line each, for the summary.
 pub const NOT_RUN_FILE: &str = "ARGON_TESTS_NOT_RUN";
 
@@ -91,6 +93,21 @@ pub fn refuse_namespaces(command: &mut Command) {
     };
     // SAFETY: between fork and exec it makes two system calls and allocates nothing.
     unsafe { command.pre_exec(apply) };
+}
+
+/// Memory of a process that is no file's and stays in memory, bytes: proc_pid_status(5).
+pub fn anonymous_memory(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).context("RssAnon")?;
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}
+
+/// Whether a process stands still, by a signal or a tracer: proc_pid_stat(5).
+pub fn is_stopped(pid: u32) -> Result<bool> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, state) = stat.rsplit_once(") ").context("the state of a process")?;
+    Ok(state.starts_with('T'))
 }
 
 /// The mongod processes that work below a folder, by their command lines.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use argon_admin::types::BranchState;
 use futures_util::future::try_join_all;
 use proxy_tests::driver;
-use proxy_tests::machine::{cannot_run, mongods_below, repository};
+use proxy_tests::machine::{cannot_run, is_stopped, mongods_below, repository};
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::Setup;
 use proxy_tests::wait::eventually;
@@ -143,13 +143,6 @@ async fn fifty_that_are_woken_at_once_are_all_answered_and_stay_awake_together()
         assert_eq!(changes(client).await?, [&*branch.name]);
     }
     Ok(())
-}
-
-/// The state of a process: `T` is stopped.
-fn is_stopped(pid: u32) -> Result<bool> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, state) = stat.rsplit_once(") ").context("proc(5) says so")?;
-    Ok(state.starts_with('T'))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

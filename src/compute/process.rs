@@ -1,4 +1,4 @@
-//! A mongod as a local process, alone in a network namespace where the host allows one.
+//! A mongod as a local process, confined as far as the host allows.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
