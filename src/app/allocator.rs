@@ -2,9 +2,10 @@
 //!
 //! By default it keeps much: an arena for every thread that met another one in it, and mounts bring
 //! threads; and large pieces in the heap, once one of that size was freed. Each thread of a mount has
-//! a buffer of 16 MiB: kept in its arena it is 15 MB for every wake, until all arenas have one. Measured with `cargo bench --bench lazy`, a server with a branch of
-//! 20 MB awake: 104 MB more than before with the defaults, 59 MB with two arenas, 16 MB with large
-//! pieces mapped one by one as well.
+//! a buffer of 16 MiB: kept in its arena it is 15 MB for every wake, until all arenas have one.
+//! Measured with `cargo bench --bench lazy -- --quick`, a server with a branch of 20 MB awake: 104 MB
+//! more than before with the defaults, 59 MB with two arenas, 16 MB with large pieces mapped one by
+//! one as well.
 
 /// Beyond it a piece is mapped and unmapped by itself, bytes. Packs are larger, clients' commands
 /// and blocks are smaller.

@@ -101,18 +101,15 @@ pub(super) async fn take(shared: &Shared, volume: &Arc<LazyVolume>) -> Result<Pa
         return Err(Cold::OtherMongod { volume: of.clone(), server: server.to_owned() });
     }
     let parked = shared.pool.take(terms(shared)).ok_or(Cold::NoneParked)?;
-    match parked.mount().template().suits(&**volume).await {
-        Ok(true) => Ok(parked),
-        Ok(false) => {
-            shared.pool.give_back(parked);
-            Err(Cold::Unfit(Unfit::Differs))
-        }
-        Err(error) => {
-            debug!(%error, "compare a volume with what is parked");
-            shared.pool.give_back(parked);
-            Err(Cold::Unfit(Unfit::Differs))
-        }
+    let suits = parked.mount().template().suits(&**volume).await.unwrap_or_else(|error| {
+        debug!(%error, "compare a volume with what is parked");
+        false
+    });
+    if suits {
+        return Ok(parked);
     }
+    shared.pool.give_back(parked);
+    Err(Cold::Unfit(Unfit::Differs))
 }
 
 /// Mounts a version with nothing written on it, before a parked mongod where there is one that fits.
