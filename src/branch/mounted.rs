@@ -2,6 +2,7 @@
 //! and whether that is the branch's head yet.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,7 +27,10 @@ pub(super) struct Mounted {
     pub(super) mount: LazyMount,
     inner: Mutex<Below>,
     /// Ends what is fetched ahead when the mount goes.
-    _fetching: DropGuard,
+    over: CancellationToken,
+    _ends_fetching: DropGuard,
+    /// The rest of the volume is on its way here.
+    filling: AtomicBool,
     /// The directories of the mongod that was started ahead on the mount; they go after it.
     place: Mutex<Option<Place>>,
 }
@@ -46,16 +50,14 @@ impl Mounted {
         volume: Arc<LazyVolume>,
         parked: Result<ParkedMongod, Cold>,
     ) -> Result<(Arc<Self>, Result<Arc<dyn Parked>, Cold>), BranchError> {
-        let over = CancellationToken::new();
-        fetch_ahead(shared, volume.clone(), over.clone());
-        let over = over.drop_guard();
+        let fetching = fetch_boot(shared, volume.clone());
         let (mount, begun) = ahead::mount(shared, workspace, volume.clone(), parked).await?;
         let (begun, place) = match begun {
             Ok(Admitted { process, place }) => (Ok(process), Some(place)),
             Err(why) => (Err(why), None),
         };
-        let inner = Mutex::new(Below { volume, pending: None });
-        Ok((Arc::new(Self { mount, inner, _fetching: over, place: place.into() }), begun))
+        let below = Below { volume, pending: None };
+        Ok((Arc::new(Self::new(mount, below, fetching, place)), begun))
     }
 
     /// Mounts what an earlier server, or a mount that broke, left. `head` is what the store says.
@@ -72,10 +74,39 @@ impl Mounted {
         let (overlay, db) = (workspace.overlay(), workspace.db());
         let access = mounting::access(&*shared.compute);
         let mount = LazyMount::recover_for(access, volume.clone(), &overlay, &db, reading)?;
-        let over = CancellationToken::new();
-        fetch_ahead(shared, volume.clone(), over.clone());
-        let (inner, over) = (Mutex::new(Below { volume, pending }), over.drop_guard());
-        Ok(Arc::new(Self { mount, inner, _fetching: over, place: Mutex::default() }))
+        let fetching = fetch_boot(shared, volume.clone());
+        Ok(Arc::new(Self::new(mount, Below { volume, pending }, fetching, None)))
+    }
+
+    fn new(mount: LazyMount, below: Below, fetching: DropGuard, place: Option<Place>) -> Self {
+        let over = fetching.disarm();
+        Self {
+            mount,
+            inner: below.into(),
+            over: over.clone(),
+            _ends_fetching: over.drop_guard(),
+            filling: false.into(),
+            place: place.into(),
+        }
+    }
+
+    /// Its mongod has started, and the first commands have been answered: what is read from now on
+    /// belongs to no start. Of a branch that is small enough the rest of the volume comes now, behind
+    /// what clients ask for; earlier it would be in the way of what the start reads.
+    pub(super) fn has_started(&self, shared: &Shared) {
+        self.mount.boot_done();
+        let volume = self.below();
+        let small =
+            volume.description().total_bytes <= shared.settings.mounts.background_fill_bytes;
+        if !small || self.filling.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let over = self.over.clone();
+        shared.tasks.spawn(async move {
+            if let Err(error) = volume.fill(over).await {
+                debug!(error = error.chain(), "fetch the rest; what is read will be fetched then");
+            }
+        });
     }
 
     /// It is on another mount now, which has these directories. Gives the old ones, to be removed.
@@ -110,25 +141,17 @@ impl Mounted {
     }
 }
 
-/// What a start reads, then, of a branch that is small enough, the rest. None of it is needed for
-/// what is read to be right: it only comes earlier.
-fn fetch_ahead(shared: &Shared, volume: Arc<LazyVolume>, over: CancellationToken) {
-    let whole = volume.description().total_bytes <= shared.settings.mounts.background_fill_bytes;
+/// Begins to fetch what a start reads. It is not needed for what is read to be right: it only comes
+/// earlier. Ends with what is given.
+fn fetch_boot(shared: &Shared, volume: Arc<LazyVolume>) -> DropGuard {
+    let over = CancellationToken::new();
+    let ended = over.clone();
     shared.tasks.spawn(async move {
-        let fetch = async {
-            volume.fetch_boot().await?;
-            if whole {
-                volume.fill(over.clone()).await?;
-            }
-            Ok::<_, BranchError>(())
-        };
-        tokio::select! {
-            () = over.cancelled() => {}
-            fetched = fetch => if let Err(error) = fetched {
-                debug!(error = error.chain(), "fetch ahead; what is read will be fetched then");
-            }
+        if let Some(Err(error)) = ended.run_until_cancelled(volume.fetch_boot()).await {
+            debug!(error = error.chain(), "fetch ahead; what is read will be fetched then");
         }
     });
+    over.drop_guard()
 }
 
 /// The mount that holds a branch's writes; mounted again where an earlier server, or a mount that

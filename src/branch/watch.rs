@@ -40,7 +40,7 @@ pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Lif
 async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
     sleep(BOOT_SET_OPEN).await;
     if let Some(mounted) = cell.mounted() {
-        mounted.mount.boot_done();
+        mounted.has_started(shared);
     }
     // Whatever was done until now counts.
     let mut seen = u64::MAX;

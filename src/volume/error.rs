@@ -158,7 +158,7 @@ impl VolumeError {
     }
 
     /// The error and its causes on one line.
-    pub(super) fn chain(&self) -> String {
+    pub fn chain(&self) -> String {
         let (mut text, mut cause) = (self.to_string(), self.source());
         while let Some(error) = cause {
             text.push_str(&format!(": {error}"));
