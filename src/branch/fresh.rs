@@ -45,7 +45,7 @@ pub(super) async fn wake(
         let claimed = begun.elapsed();
         // Where it is not mounted, or not the head, it is nothing.
         if claim.head.version == guess && is_mounted.await.is_ok() {
-            is_here(shared, cell, guess)?;
+            is_mounted_here(shared, cell, guess).await?;
         }
         failpoint("resume.row");
         Ok::<_, BranchError>((claim, claimed))
@@ -104,10 +104,22 @@ pub(super) async fn start(
 ) -> Result<Started, BranchError> {
     let started = mount_and_start(shared, cell, workspace, version, steps, None).await?;
     failpoint("resume.started");
-    is_here(shared, cell, version)?;
+    is_mounted_here(shared, cell, version).await?;
     steps.done("row");
     failpoint("resume.row");
     Ok(started)
+}
+
+/// The branch's state is the overlay from now on, which must be found for that.
+async fn is_mounted_here(
+    shared: &Shared,
+    cell: &Cell,
+    version: VersionId,
+) -> Result<(), BranchError> {
+    if let Some(mounted) = cell.mounted() {
+        mounted.mount.persist().await?;
+    }
+    is_here(shared, cell, version)
 }
 
 /// Ends what was begun. It never served: nothing is lost, and it takes no room.
@@ -173,6 +185,8 @@ async fn start_on(
                 mounted::clear(shared, cell).await?;
                 let cold = Err(why.clone());
                 let (mounted, _) = Mounted::fresh(shared, workspace, volume, cold).await?;
+                // The row may say already that it is there.
+                mounted.mount.persist().await?;
                 cell.set_mounted(Some(mounted));
                 steps.done("mount");
                 why

@@ -38,7 +38,7 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
     steps.done("room");
     if cell.row().local == LocalData::None && shared.mounting == Mounting::Lazy {
         let (claim, started) = fresh::wake(shared, cell, &workspace, &mut steps).await?;
-        return Ok(alive(shared, &claim, started, steps));
+        return Ok(alive(shared, cell, &claim, started, steps));
     }
     let claim = claim(shared, cell).await?;
     failpoint("resume.claim");
@@ -64,10 +64,13 @@ pub(super) async fn wake(shared: &Arc<Shared>, cell: &Arc<Cell>) -> Result<Life,
             }
         }
     };
-    Ok(alive(shared, &claim, started, steps))
+    Ok(alive(shared, cell, &claim, started, steps))
 }
 
-fn alive(shared: &Arc<Shared>, claim: &Claim, started: Started, steps: Steps) -> Life {
+fn alive(shared: &Arc<Shared>, cell: &Cell, claim: &Claim, started: Started, steps: Steps) -> Life {
+    if let Some(mounted) = cell.mounted() {
+        mounted.mount.start_is_over();
+    }
     let Started { instance, start, queue, restore } = started;
     let (mongod, done) = (instance.start_phases(), steps.finish());
     let report =

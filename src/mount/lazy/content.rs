@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::disk::{fallocate, zero};
 use super::node::{Node, State};
 use super::overlay::Overlay;
-use super::pages::{PAGE_BYTES, touched};
+use super::pages::{PAGE_BYTES, PageMap, touched};
 use super::record::Record;
 use crate::base::ids::VersionId;
 use crate::base::limits::BLOCK_BYTES;
@@ -151,7 +151,7 @@ impl Overlay {
         let logged = bytes < state.source_bytes || state.floor.is_some_and(|floor| bytes < floor);
         if logged {
             self.log.append(Record::Cut { node: node.number, bytes })?;
-            self.sync_log()?;
+            self.sync_first()?;
         }
         // From here on it is cut, whatever the data file says.
         state.shrink(bytes, logged);
@@ -231,41 +231,77 @@ impl Overlay {
         Ok(())
     }
 
-    /// Puts a file's content, and all names up to now, on the disk.
+    /// Puts a file's content, and all names up to now, on the disk. Nothing, while mongod starts.
     pub(super) fn fsync(&self, node: &Node) -> io::Result<()> {
-        loop {
-            let (unlogged, bytes, cuts, first) = {
+        if self.start.is_starting() {
+            return Ok(());
+        }
+        self.settle()?;
+        self.sync_content(&[node])?;
+        self.sync_log()
+    }
+
+    /// Puts all names up to now on the disk. Nothing, while mongod starts.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        if self.start.is_starting() {
+            return Ok(());
+        }
+        self.settle()?;
+        self.sync_log()
+    }
+
+    /// Puts the content of files on the disk, and has the log say so.
+    pub(super) fn sync_content(&self, nodes: &[&Node]) -> io::Result<()> {
+        let mut rest = nodes.to_vec();
+        while !rest.is_empty() {
+            let mut synced = Vec::new();
+            for node in rest {
                 let state = node.opened()?;
                 if !state.has_data {
-                    break;
+                    continue;
                 }
-                let facts =
-                    (state.unlogged.clone(), state.bytes, state.cuts, state.floor.is_none());
+                let facts = Synced {
+                    unlogged: state.unlogged.clone(),
+                    bytes: state.bytes,
+                    cuts: state.cuts,
+                    is_first: state.floor.is_none(),
+                };
                 let data = state.open_data()?.clone();
                 drop(state);
                 data.sync_data()?;
-                facts
-            };
-            if !first && unlogged.is_empty() {
-                break;
+                if facts.is_first || !facts.unlogged.is_empty() {
+                    synced.push((node, facts));
+                }
             }
-            if first {
+            if synced.iter().any(|(_, facts)| facts.is_first) {
                 // The log is going to say that the data file is there.
                 self.sync_files()?;
             }
-            let mut state = node.write()?;
-            if state.cuts != cuts {
-                continue;
+            rest = Vec::new();
+            for (node, facts) in synced {
+                let mut state = node.write()?;
+                if state.cuts != facts.cuts {
+                    rest.push(node);
+                    continue;
+                }
+                for record in pages_records(node.number, facts.bytes, &facts.unlogged) {
+                    self.log.append(record)?;
+                }
+                state.unlogged.subtract(&facts.unlogged);
+                state.floor = Some(facts.bytes);
             }
-            for record in pages_records(node.number, bytes, &unlogged) {
-                self.log.append(record)?;
-            }
-            state.unlogged.subtract(&unlogged);
-            state.floor = Some(bytes);
-            break;
         }
-        self.sync_log()
+        Ok(())
     }
+}
+
+/// What of a file was on its way to the disk.
+struct Synced {
+    unlogged: PageMap,
+    bytes: u64,
+    cuts: u64,
+    /// Its data file was on no disk before.
+    is_first: bool,
 }
 
 /// Whether a reservation makes a file longer.
@@ -366,7 +402,7 @@ pub(super) fn keep_aside(node: &Node, state: &mut State, first: u64, last: u64) 
 }
 
 /// What the log says of a data file that is on the disk.
-pub(super) fn pages_records(node: u64, bytes: u64, pages: &super::pages::PageMap) -> Vec<Record> {
+pub(super) fn pages_records(node: u64, bytes: u64, pages: &PageMap) -> Vec<Record> {
     let runs: Vec<_> = pages.runs().collect();
     let record = |runs: &[(u64, u64)]| Record::Pages { node, bytes, runs: runs.to_vec() };
     if runs.is_empty() {

@@ -459,7 +459,7 @@ impl Filesystem for Served {
         _data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.fetcher().blocking(|overlay| settle(overlay.sync_log(), reply));
+        self.fetcher().blocking(|overlay| settle(overlay.sync_names(), reply));
     }
 
     fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {

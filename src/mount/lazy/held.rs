@@ -21,6 +21,7 @@ use super::live::LazyMount;
 use super::names::{Kind, MET_FIRST, ROOT};
 use super::overlay::Overlay;
 use super::session::{Mounted, Tuning};
+use super::start::Durable;
 use crate::base::ids::VersionId;
 use crate::mount::{DirectoryEntry, FileEntry, MountError, Tree, VolumePath};
 
@@ -136,7 +137,8 @@ impl HeldMount {
         scratch: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
-        let overlay = Arc::new(Overlay::create(Arc::new(template.clone()), scratch)?);
+        let overlay =
+            Arc::new(Overlay::create(Arc::new(template.clone()), scratch, Durable::AfterStart)?);
         let (door, tuning) = (Arc::new(Door::new()), Tuning::default());
         let fetcher = Fetcher::new(overlay.clone(), Handle::current());
         let served = Served::new(fetcher, Some(door.clone()), tuning);
@@ -241,7 +243,7 @@ impl Drop for HeldMount {
 }
 
 impl LazyMount {
-    /// As [`Self::create`], on a mount that is there and before which a mongod waits, which is let in.
+    /// As [`Self::create_for_start`], on a mount that is there and before which a mongod waits, which is let in.
     /// Where the volume is unfit for that, it is mounted at `otherwise` as ever, and `held` is as it
     /// was.
     pub fn create_behind(
@@ -250,7 +252,7 @@ impl LazyMount {
         overlay: &Path,
         otherwise: &Path,
     ) -> Result<(Self, Result<(), Unfit>), MountError> {
-        let overlay = Overlay::create(source, overlay)?;
+        let overlay = Overlay::create(source, overlay, Durable::AfterStart)?;
         if let Err(unfit) = held.check(&overlay) {
             return Ok((Self::mount(overlay, otherwise, Tuning::default())?, Err(unfit)));
         }

@@ -12,6 +12,7 @@ use super::log::Reading;
 use super::overlay::{Overlay, Usage};
 use super::seal::Sealed;
 use super::session::{Access, Mounted, Tuning};
+use super::start::Durable;
 use super::{Source, recover};
 use crate::base::blocking::blocking;
 use crate::base::ids::VersionId;
@@ -72,17 +73,20 @@ impl LazyMount {
         overlay: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
-        Self::create_for(Access::Server, source, overlay, mountpoint)
+        let overlay = Overlay::create(source, overlay, Durable::AtOnce)?;
+        Self::mount(overlay, mountpoint, Tuning::default())
     }
 
-    /// The same, for others than the server too.
-    pub fn create_for(
+    /// The same for a mongod that is to start, and for whom `access` lets in. Nothing is on the disk
+    /// when this returns: see [`Self::persist`] and [`Self::start_is_over`].
+    pub fn create_for_start(
         access: Access,
         source: Arc<dyn Source>,
         overlay: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
-        Self::mount(Overlay::create(source, overlay)?, mountpoint, Tuning::of(access))
+        let overlay = Overlay::create(source, overlay, Durable::AfterStart)?;
+        Self::mount(overlay, mountpoint, Tuning::of(access))
     }
 
     /// Mounts an overlay that was left behind, on the version that [`overlay_version`] names. What
@@ -153,12 +157,38 @@ impl LazyMount {
         self.overlay.boot.done();
     }
 
+    /// Returns when it is on the disk that there is an overlay. Found again before
+    /// [`Self::start_is_over`], it is one that nothing was written to.
+    pub async fn persist(&self) -> Result<(), MountError> {
+        let overlay = self.overlay.clone();
+        blocking(move || {
+            let failed = MountError::io("put on the disk", &overlay.directory);
+            overlay.persist().map_err(failed)
+        })
+        .await
+    }
+
+    /// A client may write from now on: whatever is synced then is on the disk, and all that came
+    /// before with it. What the start left undone is done behind this.
+    pub fn start_is_over(&self) {
+        self.overlay.start.is_over();
+        let overlay = self.overlay.clone();
+        Handle::current().spawn_blocking(move || {
+            if let Err(error) = overlay.settle() {
+                let directory = overlay.directory.display();
+                tracing::warn!(%error, %directory, "put a started overlay on the disk");
+            }
+        });
+    }
+
     /// Seals all files at one instant: first the kernel writes back what it kept, then writes wait
     /// for some milliseconds ([`Sealed::pause`]). [`MountError::SealHeld`] while an earlier seal is
     /// neither dropped nor the version below.
     pub async fn seal(&self) -> Result<Arc<Sealed>, MountError> {
         let (site, overlay) = (self.site.clone(), self.overlay.clone());
         blocking(move || {
+            let failed = MountError::io("put on the disk", &overlay.directory);
+            overlay.settle().map_err(failed)?;
             let _stays = site.stay();
             if let Some(mounted) = site.mounted() {
                 let failed = MountError::io("write back", mounted.mountpoint());
@@ -229,7 +259,7 @@ fn try_out(
     look: &dyn Fn(&Path) -> Result<(), String>,
 ) -> Result<(), MountError> {
     let nothing = Arc::new(super::probe::Nothing::new());
-    let mount = LazyMount::create_for(access, nothing, overlay, mountpoint)?;
+    let mount = LazyMount::create_for_start(access, nothing, overlay, mountpoint)?;
     let file = mount.mountpoint().join("probe");
     let works = fs::write(&file, super::probe::TEXT).and_then(|()| fs::read_to_string(&file));
     let reason = match works {

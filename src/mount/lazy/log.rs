@@ -62,7 +62,21 @@ impl Log {
         let path = directory.join("log");
         let (file, end) = write_beside(&path, records).map_err(MountError::io("write", &path))?;
         put_in_place(&path).map_err(MountError::io("write", &path))?;
-        Ok(Self::over(path, file, end))
+        Ok(Self::over(path, file, end, end))
+    }
+
+    /// A new log of these records where none is, not on the disk before [`Self::sync`].
+    pub(super) fn begin(directory: &Path, records: &[Record]) -> Result<Self, MountError> {
+        let path = directory.join("log");
+        let bytes = framed_all(records);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let written = options.open(&path).and_then(|file| {
+            file.write_all_at(&bytes, 0)?;
+            Ok(file)
+        });
+        let file = written.map_err(MountError::io("write", &path))?;
+        Ok(Self::over(path, file, bytes.len() as u64, 0))
     }
 
     /// Opens a log at the end of its records, as [`read`] found it.
@@ -75,15 +89,15 @@ impl Log {
             Ok(file)
         };
         let file = open().map_err(MountError::io("open", &path))?;
-        Ok(Self::over(path, file, end))
+        Ok(Self::over(path, file, end, end))
     }
 
-    fn over(path: PathBuf, file: File, end: u64) -> Self {
+    fn over(path: PathBuf, file: File, end: u64, synced: u64) -> Self {
         let inner = Inner {
             file: file.into(),
             end,
             wanted: end,
-            synced: end,
+            synced,
             fresh: end,
             generation: 0,
             fork: None,
@@ -210,12 +224,17 @@ fn beside(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-fn write_beside(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
+fn framed_all(records: &[Record]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     for record in records {
         let framed = frame(bytes.len() as u64, 0, &record.encode());
         bytes.extend(framed);
     }
+    bytes
+}
+
+fn write_beside(path: &Path, records: &[Record]) -> io::Result<(File, u64)> {
+    let bytes = framed_all(records);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(true).mode(0o600);
     let file = options.open(beside(path))?;

@@ -27,6 +27,7 @@ mod recover;
 mod seal;
 mod session;
 mod snapshot;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +43,7 @@ pub use log::Reading;
 pub use overlay::Usage;
 pub use seal::Sealed;
 pub use session::{Access, mounts_below, unmount_stale};
+pub use start::Durable;
 
 use super::Tree;
 use crate::base::ids::VersionId;

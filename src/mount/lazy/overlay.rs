@@ -17,6 +17,7 @@ use super::names::{Kind, Names, ROOT, Replace};
 use super::node::{Node, State};
 use super::record::Record;
 use super::snapshot;
+use super::start::{Durable, Start};
 use crate::mount::MountError;
 
 /// Permission bits of the root: mongod runs as the user that the server runs as.
@@ -42,6 +43,7 @@ pub(super) struct Overlay {
     /// Data files of nodes that are gone; they go when the log says on disk that those are.
     doomed: Mutex<Vec<PathBuf>>,
     closed: AtomicBool,
+    pub(super) start: Start,
 }
 
 /// Whether a seal is held, and whether it holds changes.
@@ -71,8 +73,13 @@ pub(super) fn data_path(overlay: &Path, node: u64) -> PathBuf {
 }
 
 impl Overlay {
-    /// A fresh overlay on a source, on the disk when this returns. Blocks.
-    pub(super) fn create(source: Arc<dyn Source>, directory: &Path) -> Result<Self, MountError> {
+    /// A fresh overlay on a source; durable [`Durable::AtOnce`], it is on the disk when this returns.
+    /// Blocks.
+    pub(super) fn create(
+        source: Arc<dyn Source>,
+        directory: &Path,
+        durable: Durable,
+    ) -> Result<Self, MountError> {
         let files = files_in(directory);
         fs::create_dir_all(directory).map_err(MountError::io("create", directory))?;
         let mut entries = fs::read_dir(directory).map_err(MountError::io("list", directory))?;
@@ -81,9 +88,37 @@ impl Overlay {
         }
         DirBuilder::new().mode(0o700).create(&files).map_err(MountError::io("create", &files))?;
         let names = names_of(&source, directory);
+        let mut records = snapshot::records(&names, source.version(), snapshot::Dirty::No, None);
+        let log = match durable {
+            Durable::AtOnce => Log::create(directory, &records)?,
+            Durable::AfterStart => {
+                // Behind the one that must be the first.
+                records.insert(1, Record::Starting);
+                Log::begin(directory, &records)?
+            }
+        };
+        let mut overlay = Self::over(directory, source, names, log, false, Boot::recording());
+        overlay.start = Start::new(durable);
+        Ok(overlay)
+    }
+
+    /// The same where there is one already, of which nothing counts.
+    pub(super) fn create_anew(
+        source: Arc<dyn Source>,
+        directory: &Path,
+    ) -> Result<Self, MountError> {
+        let files = files_in(directory);
+        match fs::remove_dir_all(&files) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(MountError::io("remove", &files)(error));
+            }
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&files).map_err(MountError::io("create", &files))?;
+        let names = names_of(&source, directory);
         let records = snapshot::records(&names, source.version(), snapshot::Dirty::No, None);
         let log = Log::create(directory, &records)?;
-        Ok(Self::over(directory, source, names, log, false, Boot::recording()))
+        Ok(Self::over(directory, source, names, log, false, Boot::unseen()))
     }
 
     pub(super) fn over(
@@ -107,6 +142,7 @@ impl Overlay {
             boot,
             doomed: Mutex::default(),
             closed: false.into(),
+            start: Start::new(Durable::AtOnce),
         }
     }
 
@@ -143,7 +179,7 @@ impl Overlay {
         let _one = self.touching.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.dirty.load(Ordering::Acquire) {
             self.log.append(Record::Dirty)?;
-            self.log.sync()?;
+            self.sync_first()?;
             self.dirty.store(true, Ordering::Release);
         }
         Ok(())
@@ -168,9 +204,21 @@ impl Overlay {
         Ok(())
     }
 
+    /// Puts the log on the disk before something is done to a file, unless nothing of the overlay
+    /// counts yet. To be called with the gate: then that stays so.
+    pub(super) fn sync_first(&self) -> io::Result<()> {
+        if self.start.is_settled() { self.sync_log() } else { Ok(()) }
+    }
+
     /// Whether data files wait for [`Self::sync_log`].
     pub(super) fn has_doomed(&self) -> bool {
-        !self.doomed().is_empty()
+        self.start.is_settled() && !self.doomed().is_empty()
+    }
+
+    /// Puts it on the disk that there is an overlay, and its log.
+    pub(super) fn persist(&self) -> io::Result<()> {
+        self.sync_log()?;
+        File::open(&self.directory)?.sync_all()
     }
 
     fn doomed(&self) -> MutexGuard<'_, Vec<PathBuf>> {
@@ -344,11 +392,7 @@ impl Overlay {
         let gate = self.close_gate();
         self.closed.store(true, Ordering::Release);
         drop(gate);
-        let nodes: Vec<Arc<Node>> =
-            self.names().walk().iter().map(|(_, entry)| entry.node.clone()).collect();
-        let unsaid = |node: &&Arc<Node>| node.read().is_ok_and(|state| state.is_unsaid());
-        let synced = nodes.iter().filter(unsaid).try_for_each(|node| self.fsync(node));
-        let synced = synced.and_then(|()| self.sync_log());
+        let synced = self.settle().and_then(|()| self.sync_unsaid()).and_then(|()| self.sync_log());
         self.names().nodes().for_each(|node| node.close());
         synced.map_err(MountError::io("put on the disk", &self.directory))
     }

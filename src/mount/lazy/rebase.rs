@@ -73,7 +73,7 @@ impl Overlay {
 
     /// Writes the log anew, where it has grown long.
     pub(super) fn shorten_log(&self) -> io::Result<()> {
-        if !self.log.is_long() {
+        if !self.start.is_settled() || !self.log.is_long() {
             return Ok(());
         }
         let _one = self.rewriting();

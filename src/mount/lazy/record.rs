@@ -34,6 +34,10 @@ pub(super) enum Record {
     Dirty,
     /// Says nothing but what its frame says: how much of the log is on the disk.
     Marker,
+    /// From here on nothing need be on the disk, whatever other records say.
+    Starting,
+    /// All that came before is on the disk.
+    Started,
 }
 
 impl Record {
@@ -85,6 +89,8 @@ impl Record {
             }
             Self::Dirty => out.push(10),
             Self::Marker => out.push(11),
+            Self::Starting => out.push(12),
+            Self::Started => out.push(13),
         }
         out
     }
@@ -116,6 +122,8 @@ impl Record {
             9 => Self::Pages { node: rest.number()?, bytes: rest.number()?, runs: rest.runs()? },
             10 => Self::Dirty,
             11 => Self::Marker,
+            12 => Self::Starting,
+            13 => Self::Started,
             _ => return None,
         };
         rest.0.is_empty().then_some(record)
@@ -182,13 +190,15 @@ mod tests {
             Record::Pages { node: 3, bytes: 8192, runs: vec![(0, 1), (5, 900)] },
             Record::Dirty,
             Record::Marker,
+            Record::Starting,
+            Record::Started,
         ];
         for record in rows {
             let bytes = record.encode();
             assert_eq!(Record::decode(&bytes), Some(record.clone()));
             assert_ne!(Record::decode(&bytes[..bytes.len() - 1]), Some(record));
         }
-        assert_eq!(Record::decode(&[12]), None);
+        assert_eq!(Record::decode(&[14]), None);
         assert_eq!(Record::decode(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 1]), None, "too long");
     }
 }

@@ -66,12 +66,21 @@ impl Overlay {
             let reason = format!("it stands on version {version}, not {}", source.version());
             return Err(damaged(directory, reason));
         }
+        if is_cut_off(&records) {
+            return Self::create_anew(source, directory);
+        }
         let mut replay = replay(records).map_err(|reason| damaged(directory, reason))?;
         replay.attach(&source, directory)?;
         replay.remove_strays(directory)?;
         let log = Log::open(directory, end)?;
         Ok(Self::over(directory, source, replay.names, log, replay.dirty, Boot::unseen()))
     }
+}
+
+/// Whether the start of a mongod on a fresh overlay was not over: then nothing that anybody wrote was
+/// to be kept.
+fn is_cut_off(records: &[Record]) -> bool {
+    records.contains(&Record::Starting) && !records.contains(&Record::Started)
 }
 
 fn replay(records: Vec<Record>) -> Result<Replay, String> {
@@ -90,7 +99,7 @@ impl Replay {
         let unfit = || io::Error::from_raw_os_error(libc::EINVAL);
         match record {
             Record::Base { .. } => return Err(unfit()),
-            Record::Marker => {}
+            Record::Marker | Record::Starting | Record::Started => {}
             Record::Dirty => self.dirty = true,
             Record::Directory { node, parent, mode, name } => {
                 self.names.may_create(parent, &name)?;

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{LazyMount, Reading};
+use super::super::{Access, LazyMount, Reading};
 use super::source::{Files, Memory, pattern, read_all, works};
 use crate::base::blocking::blocking;
 use crate::mount::MountError;
@@ -127,6 +127,56 @@ async fn what_was_synced_is_there_after_a_crash() {
             assert!(files == known, "{}, {torn} bytes too many", place.display());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_start_nothing_is_kept_before_its_end_and_all_of_it_from_then_on() {
+    if !works() {
+        return;
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
+    let source = Arc::new(version());
+    let mount =
+        LazyMount::create_for_start(Access::Server, source.clone(), &overlay, &mnt).unwrap();
+    mount.persist().await.unwrap();
+    let begun = fs::metadata(overlay.join("log")).unwrap().len();
+    let stepped = async |number: u64| {
+        let place = temporary.path().join(format!("copy{number}"));
+        let (overlay, mnt) = (overlay.clone(), mnt.clone());
+        blocking(move || {
+            step(&mnt, number);
+            copy(&overlay, &place);
+            (place, read_all(&mnt))
+        })
+        .await
+    };
+    for number in 0..12 {
+        let (place, known) = stepped(number).await;
+        assert!(known != source.files(), "{number}: it is there for who reads");
+        // A machine that fails may have kept any of it.
+        for kept in 0..3 {
+            let found = temporary.path().join("found");
+            let _ = fs::remove_dir_all(&found);
+            copy(&place, &found);
+            let log = File::options().write(true).open(found.join("log")).unwrap();
+            let length = log.metadata().unwrap().len();
+            log.set_len(begun + (length - begun) * kept / 2).unwrap();
+            if kept == 0 {
+                fs::remove_dir_all(found.join("files")).unwrap();
+            }
+            for _ in 0..2 {
+                let files = recovered(&source, &found).await.unwrap();
+                assert!(files == source.files(), "{number}, {kept} of 2 halves of the log");
+            }
+        }
+    }
+    mount.start_is_over();
+    for number in 12..24 {
+        let (place, known) = stepped(number).await;
+        assert!(recovered(&source, &place).await.unwrap() == known, "{number}");
+    }
+    mount.unmount().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
