@@ -20,6 +20,7 @@ use fuser::{
 
 use super::answer::{GENERATION, Owner, TTL, answer_lookup, attributes, errno, text};
 use super::content::Grow;
+use super::direct::Opened;
 use super::door::Door;
 use super::fetch::Fetcher;
 use super::names::{Kind, Replace};
@@ -33,6 +34,9 @@ const REQUEST_BYTES: u32 = 1024 * 1024;
 /// back.
 const BACKGROUND_MAX: u16 = 64;
 
+/// How deep what the overlay is on may be stacked itself: a container's own file system is.
+const STACK_DEPTH: u32 = 2;
+
 /// The file system that fuser serves.
 #[derive(Debug)]
 pub(super) struct Served {
@@ -41,6 +45,8 @@ pub(super) struct Served {
     door: Option<Arc<Door>>,
     owner: Owner,
     tuning: Tuning,
+    /// The kernel is ready to read and write files by itself.
+    direct: bool,
     /// The node and the offset where the last read from the source ended.
     last: (AtomicU64, AtomicU64),
     /// One of the threads waits for the disk.
@@ -50,7 +56,7 @@ pub(super) struct Served {
 impl Served {
     pub(super) fn new(fetcher: Fetcher, door: Option<Arc<Door>>, tuning: Tuning) -> Self {
         let (owner, last) = (Owner::of(tuning.access), Default::default());
-        Self { fetcher, door, owner, tuning, last, syncing: false.into() }
+        Self { fetcher, door, owner, tuning, direct: false, last, syncing: false.into() }
     }
 
     fn fetcher(&self) -> &Fetcher {
@@ -127,7 +133,10 @@ impl Filesystem for Served {
         let _ = config.set_max_write(self.tuning.request_bytes.min(REQUEST_BYTES));
         let _ = config.set_max_background(BACKGROUND_MAX);
         let mut wanted = vec![InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_ASYNC_DIO];
-        if self.tuning.writeback {
+        self.direct = self.tuning.direct
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(STACK_DEPTH).is_ok();
+        if !self.direct {
             wanted.push(InitFlags::FUSE_WRITEBACK_CACHE);
         }
         for flag in wanted {
@@ -290,9 +299,17 @@ impl Filesystem for Served {
         settle(rename(), reply);
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        attempt!(reply, self.node(node)).opened_once_more();
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let node = attempt!(reply, self.node(node));
+        let register = self.direct.then_some(|file: &_| reply.open_backing(file));
+        let opened = attempt!(reply, self.overlay().open_file(&node, flags, register));
+        match opened {
+            Opened::Direct(backing) => {
+                reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &backing);
+            }
+            Opened::AsKept => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Opened::Anew => reply.opened(FileHandle(0), FopenFlags::empty()),
+        }
     }
 
     fn create(

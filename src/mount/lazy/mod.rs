@@ -9,6 +9,7 @@ mod answer;
 mod aside;
 mod boot;
 mod content;
+mod direct;
 mod disk;
 mod door;
 mod fetch;

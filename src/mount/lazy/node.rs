@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
+use fuser::BackingId;
+
 use super::Source;
 use super::aside::Aside;
+use super::direct::Seen;
 use super::pages::{PAGE_BYTES, PageMap};
 
 /// A file or directory, with or without a name.
@@ -21,6 +24,8 @@ pub(super) struct Node {
     lookups: AtomicU64,
     /// How often it is open.
     opens: AtomicU64,
+    /// What the kernel reads and writes by itself, where it does. Held while it is opened and closed.
+    pub(super) backing: Mutex<Option<Arc<BackingId>>>,
     times: Mutex<Times>,
 }
 
@@ -74,6 +79,10 @@ pub(super) struct State {
     /// The data file is there, as long as the file.
     pub(super) has_data: bool,
     data: Option<Arc<File>>,
+    /// The kernel reads and writes the data file by itself: how it was when it was last looked at.
+    pub(super) direct: Option<Seen>,
+    /// The kernel keeps what may be older than the data file.
+    pub(super) is_unknown_to_cache: bool,
     /// The data file has no name any more: once closed it is lost.
     unnamed: bool,
 }
@@ -101,7 +110,7 @@ impl Node {
         let now = SystemTime::now();
         let times = Times { accessed: now, modified: now, changed: now };
         let (lookups, opens) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { number, content, lookups, opens, times: times.into() }
+        Self { number, content, lookups, opens, backing: Mutex::default(), times: times.into() }
     }
 
     pub(super) fn is_file(&self) -> bool {
@@ -113,11 +122,27 @@ impl Node {
     }
 
     pub(super) fn read(&self) -> io::Result<RwLockReadGuard<'_, State>> {
-        Ok(self.content()?.state.read().unwrap_or_else(PoisonError::into_inner))
+        let state = self.content()?.state.read().unwrap_or_else(PoisonError::into_inner);
+        if state.direct.is_none() {
+            return Ok(state);
+        }
+        drop(state);
+        self.write().map(RwLockWriteGuard::downgrade)
     }
 
     pub(super) fn write(&self) -> io::Result<RwLockWriteGuard<'_, State>> {
-        Ok(self.content()?.state.write().unwrap_or_else(PoisonError::into_inner))
+        let mut state = self.content()?.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.learn()? {
+            self.modified_now();
+        }
+        Ok(state)
+    }
+
+    /// Whether the kernel writes it by itself.
+    pub(super) fn is_direct(&self) -> bool {
+        self.content().is_ok_and(|content| {
+            content.state.read().unwrap_or_else(PoisonError::into_inner).direct.is_some()
+        })
     }
 
     /// A file's size; of a directory none.
@@ -192,11 +217,9 @@ impl Node {
         self.opens.load(Ordering::Relaxed) > 0
     }
 
-    /// Closes the data file with the last one that had it open.
-    pub(super) fn closed_once(&self) {
-        if self.opens.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.close();
-        }
+    /// One that had it open has not any more; whether nobody has.
+    pub(super) fn is_closed_by_all(&self) -> bool {
+        self.opens.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
     pub(super) fn looked_up(&self) {
@@ -221,6 +244,7 @@ impl Node {
 
     /// No kernel knows of it, and nobody has it open: its mount is gone.
     pub(super) fn leave_kernel(&self) {
+        self.leave_direct();
         self.lookups.store(0, Ordering::Relaxed);
         self.opens.store(0, Ordering::Relaxed);
     }
@@ -244,6 +268,20 @@ impl State {
     pub(super) fn of_source(source: Arc<dyn Source>, file: usize, bytes: u64) -> Self {
         let origin = Some(Origin { source, file });
         Self { bytes, origin, source_bytes: bytes, ..Self::default() }
+    }
+
+    /// Takes in what the kernel wrote by itself; whether it did.
+    fn learn(&mut self) -> io::Result<bool> {
+        let Some(known) = self.direct else { return Ok(false) };
+        let seen = Seen::of(self.open_data()?)?;
+        self.direct = Some(seen);
+        if seen.is_same(&known) {
+            return Ok(false);
+        }
+        self.bytes = seen.bytes;
+        self.changed.insert_range(0, seen.bytes.div_ceil(PAGE_BYTES));
+        self.touched = true;
+        Ok(true)
     }
 
     /// The data file has something that the log does not say.

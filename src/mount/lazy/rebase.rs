@@ -39,7 +39,8 @@ impl Overlay {
         let version = source.version();
         let _one = self.rewriting();
         let gate = self.close_gate();
-        let unchanged = !self.is_changed_since_seal();
+        // What the kernel writes by itself must not be said to be as the version below is.
+        let unchanged = !self.is_changed_since_seal() && !self.has_direct();
         // Where writes go on, they wait for the memory alone.
         let gate = unchanged.then_some(gate);
         let dirty = if unchanged { Dirty::No } else { Dirty::Yes };

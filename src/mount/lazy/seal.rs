@@ -82,7 +82,9 @@ impl Overlay {
         let mut taken = {
             let _closed = self.close_gate();
             let mut names = self.names_mut();
-            take(&mut names, &aside)
+            keep_direct(&names, &aside)
+                .map(|()| take(&mut names, &aside))
+                .map_err(MountError::io("copy the journal of", &self.directory))?
         };
         let pause = begun.elapsed();
         taken.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -119,6 +121,21 @@ impl Overlay {
     }
 }
 
+/// What the kernel writes by itself is not kept from changing: a copy is kept.
+fn keep_direct(names: &Names, aside: &Aside) -> io::Result<()> {
+    for node in names.nodes().filter(|node| node.is_direct()) {
+        let state = node.write()?;
+        let mut content = vec![0; PAGE_BYTES as usize];
+        for page in 0..state.bytes.div_ceil(PAGE_BYTES) {
+            let start = page * PAGE_BYTES;
+            let content = &mut content[..PAGE_BYTES.min(state.bytes - start) as usize];
+            state.open_data()?.read_exact_at(content, start)?;
+            aside.keep(node.number, page, content)?;
+        }
+    }
+    Ok(())
+}
+
 fn take(names: &mut Names, aside: &Arc<Aside>) -> Taken {
     let mut taken = Taken { names_changed: names.changed, ..Taken::default() };
     for (path, entry) in names.walk_volume() {
@@ -128,7 +145,9 @@ fn take(names: &mut Names, aside: &Arc<Aside>) -> Taken {
         };
         let changed = std::mem::take(&mut state.changed);
         let local = changed.within(&state.present, state.source_end());
-        let guard = Guard { pages: local.clone(), aside: aside.clone(), shrunk: u64::MAX };
+        // What was kept already needs no guard.
+        let pages = if state.direct.is_some() { PageMap::default() } else { local.clone() };
+        let guard = Guard { pages, aside: aside.clone(), shrunk: u64::MAX };
         state.guard = Some(guard);
         let file = SealedFile {
             node: entry.node.clone(),

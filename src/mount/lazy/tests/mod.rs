@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod direct;
 mod held;
 mod mongod;
 mod random;
