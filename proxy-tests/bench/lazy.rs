@@ -154,6 +154,7 @@ impl Bench {
             source,
             idle_timeout: Some(IdleTimeout::Never),
             snapshot_every: None,
+            keep_warm: None,
         };
         let begun = Instant::now();
         let operation = self.admin.create_branch(PROJECT, &request)?;

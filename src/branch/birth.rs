@@ -118,5 +118,6 @@ pub(super) fn head(row: &BranchRow, project: &ProjectRow) -> Head {
             .map(|(branch, version)| Origin { branch, version }),
         idle_timeout: row.idle_timeout,
         snapshot_every: row.snapshot_every,
+        keep_warm: row.keep_warm,
     }
 }
