@@ -126,7 +126,7 @@ pub(super) async fn mount(
         let parked = match parked {
             Ok(parked) => parked,
             Err(why) => {
-                let mount = LazyMount::create_for(access, volume, &overlay, &db)?;
+                let mount = LazyMount::create(access, volume, &overlay, &db)?;
                 return Ok::<_, BranchError>((mount, Err((why, None))));
             }
         };

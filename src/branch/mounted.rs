@@ -71,7 +71,7 @@ impl Mounted {
         let pending = (version != head).then(|| volume.description().clone());
         let (overlay, db) = (workspace.overlay(), workspace.db());
         let access = mounting::access(&*shared.compute);
-        let mount = LazyMount::recover_for(access, volume.clone(), &overlay, &db, reading)?;
+        let mount = LazyMount::recover(access, volume.clone(), &overlay, &db, reading)?;
         let over = CancellationToken::new();
         fetch_ahead(shared, volume.clone(), over.clone());
         let (inner, over) = (Mutex::new(Below { volume, pending }), over.drop_guard());
