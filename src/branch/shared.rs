@@ -13,14 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
 use super::mounting::{self, Mounting};
 use super::news::News;
 use super::server_lease::{ServerLease, Writers};
-use super::{BranchError, disk};
-use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
@@ -215,36 +214,6 @@ impl Shared {
 
     pub(super) fn settings_changed(&self) {
         self.changes.send_replace(());
-    }
-
-    /// Sees to it that there is room on the disk for one more branch, at the cost of the cache first.
-    ///
-    /// # Errors
-    /// [`BranchError::LowDisk`] where even that leaves too little for those that run.
-    pub(super) async fn make_room(&self) -> Result<(), BranchError> {
-        let path = self.settings.data_dir.clone();
-        let (cache, mounts) = (self.cache.clone(), self.settings.mounts);
-        blocking(move || {
-            let free = disk::free_bytes(&path)
-                .map_err(|source| BranchError::local("ask for the free room on", &path, source))?;
-            let cached = cache.as_ref().map_or(0, |cache| cache.bytes());
-            let room = disk::Room::decide(free, mounts.min_free_bytes, cached);
-            let keep = match room {
-                disk::Room::Plenty => mounts.cache_bytes,
-                disk::Room::ShrinkCache { to } => to,
-                disk::Room::RefuseWakes => 0,
-            };
-            if let Some(cache) = cache {
-                cache.shrink_to(keep);
-            }
-            match room {
-                disk::Room::RefuseWakes => {
-                    Err(BranchError::LowDisk { path, free, least: mounts.min_free_bytes })
-                }
-                _ => Ok(()),
-            }
-        })
-        .await
     }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
