@@ -2,7 +2,9 @@
 
 mod basics;
 mod crash;
+mod errors;
 mod held;
+mod mapped;
 mod mongod;
 mod random;
 mod source;
