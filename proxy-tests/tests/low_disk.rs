@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 use argon_admin::types::{BranchState, Version};
-use bson::{Binary, Document, doc, spec::BinarySubtype};
-use mongodb::Client;
+use bson::{Document, doc};
 use mongodb::error::{ErrorKind, RETRYABLE_WRITE_ERROR};
 use proxy_tests::driver;
 use proxy_tests::machine::cannot_run;
+use proxy_tests::noise::fill;
 use proxy_tests::obstacle::Disk;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
@@ -26,24 +26,6 @@ fn cached(server: &Server) -> Result<u64> {
     let blocks = server.data_dir().join("cache").join("blocks");
     let facts = blocks.metadata().with_context(|| format!("look at {}", blocks.display()))?;
     Ok(facts.blocks() * 512)
-}
-
-/// Megabytes that do not compress.
-async fn fill(client: &Client, megabytes: u64) -> Result<()> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut noise = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    let into = client.database("demo").collection::<Document>("noise");
-    for number in 0..megabytes {
-        let bytes = (0..MB / 8).flat_map(|_| noise()).collect();
-        let bytes = Binary { subtype: BinarySubtype::Generic, bytes };
-        into.insert_one(doc! { "_id": number as i64, "bytes": bytes }).await?;
-    }
-    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +46,9 @@ async fn the_cache_gives_way_then_no_branch_is_woken_and_what_runs_can_be_saved(
     server.project("demo")?;
     let sleeper = driver::connect(&server.branch("sleeper", &["--empty"])?.uri).await?;
     insert(&sleeper, "before").await?;
-    fill(&sleeper, MEGABYTES).await?;
+    let noise = sleeper.database("demo").collection::<Document>("noise");
+    fill(&noise, MEGABYTES * MB).await?;
+    let filled = noise.count_documents(doc! {}).await?;
     let suspend = |name: &str| server.cli().run(&["branch", "suspend", "--wait", name]).map(drop);
     suspend("sleeper")?;
     let busy = driver::connect(&server.branch("busy", &["--empty"])?.uri).await?;
@@ -113,8 +97,7 @@ async fn the_cache_gives_way_then_no_branch_is_woken_and_what_runs_can_be_saved(
     // The last refusal is repeated for a moment.
     let woken = || async { Ok(changes(&sleeper).await.ok()) };
     assert_eq!(eventually_async("it is woken", woken).await?, ["before"]);
-    let noise = sleeper.database("demo").collection::<Document>("noise");
-    assert_eq!(noise.count_documents(doc! {}).await?, MEGABYTES);
+    assert_eq!(noise.count_documents(doc! {}).await?, filled);
     let woken = || async { Ok(changes(&busy).await.ok()) };
     let found = eventually_async("the other one too", woken).await?;
     assert_eq!(found, ["before", "when it was full", "after the snapshot"]);
