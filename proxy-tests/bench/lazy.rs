@@ -4,8 +4,6 @@
 //! `-- --quick` takes little data; `-- --large` goes up to 10 GB; `-- --stores` and `-- --beside` do only one of
 //! the two halves. docs/performance.md says what came of it.
 
-mod noise;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -17,15 +15,13 @@ use argon_admin::types::{
 use bson::{Document, doc};
 use mongodb::Collection;
 use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, SECRET_KEY};
+use proxy_tests::noise::{DOCUMENT_BYTES, Noise, fill};
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::tamper::Tamper;
 use proxy_tests::{binary, driver, machine};
 use serde_json::{Value, json};
 
-use noise::Noise;
-
 const MB: u64 = 1_000_000;
-const DOCUMENT_BYTES: usize = 10_000;
 /// What a request to a store far away takes.
 const FAR: Duration = Duration::from_millis(30);
 const PROJECT: &str = "bench";
@@ -154,6 +150,7 @@ impl Bench {
             source,
             idle_timeout: Some(IdleTimeout::Never),
             snapshot_every: None,
+            keep_warm: None,
         };
         let begun = Instant::now();
         let operation = self.admin.create_branch(PROJECT, &request)?;
@@ -185,17 +182,6 @@ impl Bench {
     fn memory(&self) -> Result<u64> {
         machine::anonymous_memory(self.server.pid())
     }
-}
-
-async fn fill(into: &Collection<Document>, bytes: u64) -> Result<()> {
-    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-    let all = bytes / DOCUMENT_BYTES as u64;
-    for first in (0..all).step_by(1_000) {
-        let some = (first..all.min(first + 1_000))
-            .map(|number| doc! { "_id": number as i64, "noise": noise.bytes(DOCUMENT_BYTES) });
-        into.insert_many(some).await.context("fill the branch")?;
-    }
-    Ok(())
 }
 
 async fn one_store(place: &str, setup: Setup, effort: &Effort, told: &mut Told) -> Result<()> {

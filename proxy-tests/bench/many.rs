@@ -126,6 +126,7 @@ impl Bench {
                 source: BranchSource::Empty,
                 idle_timeout: None,
                 snapshot_every: None,
+                keep_warm: None,
             };
             self.admin.follow(self.admin.create_branch(PROJECT, &request)?)?;
         }

@@ -3,8 +3,6 @@
 //!
 //! `-- --quick` takes the smallest database only. docs/performance.md says what came of it.
 
-mod noise;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -13,14 +11,12 @@ use argon_admin::types::Version;
 use bson::{Document, doc};
 use mongodb::Collection;
 use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, SECRET_KEY};
+use proxy_tests::noise::fill;
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::{binary, driver, machine};
 use serde_json::{Value, json};
 
-use noise::Noise;
-
 const MB: u64 = 1_000_000;
-const DOCUMENT_BYTES: usize = 10_000;
 /// How often what does not change the database is measured; the median is shown.
 const ROUNDS: usize = 3;
 const CHANGES: [u64; 3] = [1, 100, 1_000];
@@ -81,7 +77,7 @@ async fn measure(store: &str, server: &Server, sizes: &[u64], rows: &mut Vec<Val
                 "stored_bytes": version.map(|version| version.stored_bytes),
             }));
         };
-        bench.fill(megabytes * MB).await?;
+        fill(&bench.documents, megabytes * MB).await?;
         let (took, version) = bench.suspend()?;
         told("suspend, all of it new", took, Some(&version));
         let (mut wakes, mut suspends) = (Vec::new(), Vec::new());
@@ -111,19 +107,6 @@ struct Bench<'s> {
 }
 
 impl Bench<'_> {
-    /// Noise: what compresses would make the bytes look few.
-    async fn fill(&self, bytes: u64) -> Result<()> {
-        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
-        let all = bytes / DOCUMENT_BYTES as u64;
-        for first in (0..all).step_by(1_000) {
-            let some = (first..all.min(first + 1_000)).map(|number| {
-                doc! { "_id": number as i64, "noise": noise.bytes(DOCUMENT_BYTES) }
-            });
-            self.documents.insert_many(some).await.context("fill the branch")?;
-        }
-        Ok(())
-    }
-
     /// From a sleeping branch to the reply of its first command.
     async fn wake(&self) -> Result<Duration> {
         let begun = Instant::now();

@@ -90,6 +90,7 @@ impl Bench {
             source: BranchSource::Base,
             idle_timeout: Some(IdleTimeout::Never),
             snapshot_every: None,
+            keep_warm: None,
         };
         let operation = self.admin.create_branch(PROJECT, &request)?;
         self.admin.follow(operation)?;

@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod hostile;
 pub mod machine;
 pub mod metadata;
+pub mod noise;
 pub mod obstacle;
 pub mod raw;
 pub mod scenario;

@@ -1,6 +1,7 @@
 //! Trouble on purpose: a mongod that counts its starts, waits or fails, and a disk that fills up.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -130,17 +131,24 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes a file until the disk is full, then cuts it so that `left_bytes` are free. Dropping
+    /// Writes a file that leaves so much free, and never less: what runs there would fail. Dropping
     /// what this gives frees all of it.
     pub fn fill(&self, left_bytes: u64) -> Result<Flag> {
-        let path = self.path().join("filler");
+        let bytes = self.free_bytes()?.saturating_sub(left_bytes);
+        let path = self.path().join(format!("filler-{}", fs::read_dir(self.path())?.count()));
         let flag = Flag::raise(path.clone())?;
         let mut file = fs::File::options().write(true).open(&path)?;
-        let full = std::io::copy(&mut std::io::repeat(0xa5), &mut file);
-        ensure!(full.is_err(), "the disk took everything");
-        let bytes = file.metadata()?.len();
-        file.set_len(bytes.saturating_sub(left_bytes))?;
+        std::io::copy(&mut std::io::repeat(0xa5).take(bytes), &mut file)
+            .context("fill the disk")?;
         Ok(flag)
+    }
+
+    fn free_bytes(&self) -> Result<u64> {
+        let mut df = Command::new("df");
+        let output = df.args(["--output=avail", "--block-size=1"]).arg(self.path()).output()?;
+        let said = String::from_utf8(output.stdout)?;
+        let free = said.lines().last().and_then(|line| line.trim().parse().ok());
+        free.with_context(|| format!("df said: {said}"))
     }
 }
 

@@ -186,3 +186,46 @@ async fn what_stood_still_for_long_enough_is_suspended_by_itself() -> Result<()>
     assert_eq!(changes(&dev).await?, ["before"]);
     Ok(())
 }
+
+/// Whose mongod is whose is told by what stands still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_may_be_kept_warm_while_its_neighbour_is_not() -> Result<()> {
+    let server = Setup::new()?.arguments(&["--idle-timeout", "1s"]).start()?;
+    server.project("demo")?;
+    let warm = server.branch("warm", &["--empty", "--keep-warm", "10m"])?;
+    let cold = server.branch("cold", &["--empty"])?;
+    let (warm, cold) = (driver::connect(&warm.uri).await?, driver::connect(&cold.uri).await?);
+    let own = |name: &str| Ok::<_, anyhow::Error>(server.show(name)?.keep_warm.to_string());
+    assert_eq!((own("warm")?, own("cold")?), ("10m".into(), "off".into()));
+    insert(&warm, "first").await?;
+    insert(&cold, "first").await?;
+
+    let frozen = server.until("warm", |branch| branch.frozen).await?;
+    assert_eq!(frozen.state, BranchState::Running);
+    let asleep = server.until("cold", |branch| branch.state == BranchState::Suspended).await?;
+    ensure!(!asleep.frozen);
+    let [mongod] = server.mongods()[..] else { panic!("{:?}", server.mongods()) };
+    ensure!(is_stopped(mongod)?);
+    insert(&warm, "thawed").await?;
+    assert_eq!(server.mongods(), [mongod], "it is the same process");
+
+    // What is changed holds at once, for one that stands still too.
+    server.until("warm", |branch| branch.frozen).await?;
+    server.cli().run(&["branch", "set", "warm", "--keep-warm", "off"])?;
+    server.until("warm", |branch| branch.state == BranchState::Suspended).await?;
+    insert(&cold, "second").await?;
+    server.cli().run(&["branch", "set", "cold", "--keep-warm", "10m"])?;
+    server.until("cold", |branch| branch.frozen).await?;
+
+    // `default` is what the server says, and that is off.
+    server.cli().run(&["branch", "set", "cold", "--keep-warm", "default"])?;
+    server.until("cold", |branch| branch.state == BranchState::Suspended).await?;
+    assert_eq!(changes(&warm).await?, ["first", "thawed"]);
+    assert_eq!(changes(&cold).await?, ["first", "second"]);
+
+    // A fork says nothing of its own, as with every such setting.
+    server.cli().run(&["branch", "set", "warm", "--keep-warm", "5m"])?;
+    server.branch("fork", &["--from", "warm"])?;
+    assert_eq!((own("warm")?, own("fork")?), ("5m".into(), "off".into()));
+    Ok(())
+}

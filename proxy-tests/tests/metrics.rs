@@ -11,6 +11,7 @@ use proxy_tests::driver;
 use proxy_tests::machine::repository;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::Server;
+use proxy_tests::wait::eventually_async;
 
 fn scrape(server: &Server) -> Result<String> {
     let mut stream = TcpStream::connect(&server.admin)?;
@@ -146,5 +147,31 @@ async fn what_happens_is_counted_and_a_wake_tells_its_phases() -> Result<()> {
     assert_eq!(dev.last_wake.context("no wake is shown")?.attach_ms, None);
     assert_eq!(changes(&client).await?, ["one"]);
     assert_eq!(lines(server.log()), 2);
+    Ok(())
+}
+
+/// Its data is in the store and its head cannot be moved: that is one failure, and not two.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspend_that_fails_at_its_end_is_counted_once() -> Result<()> {
+    let server = Server::start()?;
+    server.project("demo")?;
+    let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&client, "one").await?;
+    let store = server.data_dir().join("store");
+    let (heads, away) = (store.join("heads"), store.join("heads-away"));
+    fs::rename(&heads, &away)?;
+    // Not missing, but not to be read either.
+    std::os::unix::fs::symlink("heads", &heads)?;
+    // On a lazy mount it sleeps before that, on a plain directory it fails by it.
+    server.cli().run(&["branch", "suspend", "dev"]).ok();
+    let failed = "argon_suspends_total{outcome=\"failed\"}";
+    let counted =
+        || async { Ok(Some(value(&scrape(&server)?, failed)?).filter(|count| *count > 0.0)) };
+    // The next try comes seconds later.
+    assert_eq!(eventually_async("the failure is counted", counted).await?, 1.0);
+    fs::remove_file(&heads)?;
+    fs::rename(&away, &heads)?;
+    server.until("dev", |branch| branch.state == BranchState::Suspended).await?;
+    assert_eq!(changes(&client).await?, ["one"]);
     Ok(())
 }

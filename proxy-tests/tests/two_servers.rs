@@ -2,8 +2,6 @@
 //! whatever becomes of it.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use argon_admin::types::{Branch, BranchState, Version};
@@ -15,6 +13,7 @@ use proxy_tests::machine::signal;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::wait::eventually_async;
+use proxy_tests::writer::{Writer, check_all_there};
 use tempfile::TempDir;
 
 fn server(store: &Path, lease_ttl: &str) -> Result<Server> {
@@ -121,49 +120,6 @@ async fn a_branch_that_was_brought_back_elsewhere_cannot_be_purged() -> Result<(
     first.cli().run(&["branch", "purge", "dev"]).map(drop)
 }
 
-/// Inserts numbers one after the other, and counts those that were acknowledged. What fails is not
-/// tried again.
-struct Writer {
-    acknowledged: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<i64>>,
-}
-
-impl Writer {
-    fn start(client: &Client) -> Self {
-        let (acknowledged, stop) =
-            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stopped) = (acknowledged.clone(), stop.clone());
-        let into = client.database("demo").collection::<Document>("numbers");
-        let task = tokio::spawn(async move {
-            let mut written = Vec::new();
-            for number in 0_i64.. {
-                if stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                if into.insert_one(doc! { "_id": number }).await.is_ok() {
-                    written.push(number);
-                    count.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            written
-        });
-        Self { acknowledged, stop, task }
-    }
-}
-
-/// The numbers of `expected` that are not there.
-async fn missing(client: &Client, expected: &[i64]) -> Result<Vec<i64>> {
-    let numbers = client.database("demo").collection::<Document>("numbers");
-    let mut missing = Vec::new();
-    for number in expected {
-        if numbers.find_one(doc! { "_id": number }).await?.is_none() {
-            missing.push(*number);
-        }
-    }
-    Ok(missing)
-}
-
 /// Freezes a server past its lease while a client writes, `with_mongod` or without, and wakes it
 /// when another has taken its branch over.
 async fn frozen(with_mongod: bool) -> Result<()> {
@@ -172,8 +128,7 @@ async fn frozen(with_mongod: bool) -> Result<()> {
     first.project("demo")?;
     let here = driver::connect(&first.branch("dev", &["--empty"])?.uri).await?;
     let writer = Writer::start(&here);
-    let enough = || async { Ok((writer.acknowledged.load(Ordering::Relaxed) >= 50).then_some(())) };
-    eventually_async("fifty writes are acknowledged", enough).await?;
+    writer.until_written(50).await?;
 
     let mut processes = vec![first.pid()];
     if with_mongod {
@@ -189,10 +144,9 @@ async fn frozen(with_mongod: bool) -> Result<()> {
             && branch.error.as_ref().is_some_and(|error| error.contains("dev-rescued-1"))
     };
     first.until("dev", lost).await.context("the first server gives the branch up")?;
-    writer.stop.store(true, Ordering::Relaxed);
-    let acknowledged = writer.task.await?;
+    let acknowledged = writer.finish().await?;
     let rescued = driver::connect(&first.show("dev-rescued-1")?.uri).await?;
-    assert_eq!(missing(&rescued, &acknowledged).await?, [0_i64; 0], "of {}", acknowledged.len());
+    check_all_there(&rescued, &acknowledged).await?;
 
     // The other one goes on, and sees nothing of that.
     insert(&there, "undisturbed").await?;

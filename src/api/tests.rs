@@ -47,7 +47,7 @@ impl Server {
             data_dir: dir.path().to_owned(),
             idle_timeout: "5m".parse().unwrap(),
             snapshot_every: argon_admin::types::SnapshotEvery::Off,
-            keep_warm: None,
+            keep_warm: argon_admin::types::KeepWarm::Off,
             mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
@@ -113,6 +113,7 @@ fn new_branch(name: &str, source: BranchSource) -> CreateBranch {
         source,
         idle_timeout: Some("1h".parse().unwrap()),
         snapshot_every: None,
+        keep_warm: None,
     }
 }
 
@@ -148,19 +149,23 @@ fn life_of_a_project(client: Client) {
 
     let changed = |change: &ChangeBranch| {
         let now = branch(done(&client, client.change_branch("shop", "dev", change)));
-        (now.idle_timeout.to_string(), now.snapshot_every.to_string())
+        [now.idle_timeout.to_string(), now.snapshot_every.to_string(), now.keep_warm.to_string()]
     };
     let every = |text: &str| Some(Some(text.parse().unwrap()));
     let change = ChangeBranch { snapshot_every: every("5s"), ..ChangeBranch::default() };
-    assert_eq!(changed(&change), ("1h".into(), "5s".into()));
+    assert_eq!(changed(&change), ["1h", "5s", "off"]);
     let resumed = branch(done(&client, client.step("shop", "dev", Step::Resume)));
     assert_eq!(resumed.state, BranchState::Running);
     let status = client.status().unwrap();
     assert_eq!((status.projects, status.branches.running, status.connections), (1, 1, 7));
     // The claim on a branch that runs goes along, or its suspend would fail below.
-    let change = ChangeBranch { idle_timeout: Some(None), snapshot_every: every("1m") };
-    assert_eq!(changed(&change), ("5m".into(), "1m".into()));
-    assert_eq!(changed(&ChangeBranch::default()), ("5m".into(), "1m".into()));
+    let change = ChangeBranch {
+        idle_timeout: Some(None),
+        snapshot_every: every("1m"),
+        keep_warm: Some(Some("10m".parse().unwrap())),
+    };
+    assert_eq!(changed(&change), ["5m", "1m", "10m"]);
+    assert_eq!(changed(&ChangeBranch::default()), ["5m", "1m", "10m"]);
     let salvage = RecoverBranch { how: Recovery::Salvage };
     assert_eq!(refused(&client, client.recover("shop", "dev", &salvage)), "branch_not_held");
     assert_eq!(refused(&client, client.recover("shop", "none", &salvage)), "unknown_branch");
@@ -169,8 +174,12 @@ fn life_of_a_project(client: Client) {
     assert!(archive.starts_with(&[0x1f, 0x8b]), "a gzip'ed archive");
     let suspended = branch(done(&client, client.step("shop", "dev", Step::Suspend(Until::Saved))));
     assert_eq!(suspended.state, BranchState::Suspended);
-    let reset = ChangeBranch { snapshot_every: Some(None), ..ChangeBranch::default() };
-    assert_eq!(changed(&reset), ("5m".into(), "off".into()));
+    let reset = ChangeBranch {
+        snapshot_every: Some(None),
+        keep_warm: Some(None),
+        ..ChangeBranch::default()
+    };
+    assert_eq!(changed(&reset), ["5m", "off", "off"]);
 
     let versions = client.versions("shop", "dev").unwrap();
     let last = versions.last().unwrap();

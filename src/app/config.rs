@@ -3,9 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use argon_admin::types::{IdleTimeout, SnapshotEvery};
+use argon_admin::types::{IdleTimeout, KeepWarm, SnapshotEvery};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
@@ -38,7 +37,7 @@ pub struct Config {
     /// How often a version is made of running branches that have no interval of their own.
     pub snapshot_every: SnapshotEvery,
     /// How long an idle branch's mongod stands still before it is suspended.
-    pub keep_warm: Option<Duration>,
+    pub keep_warm: KeepWarm,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
     /// How many mongods are kept started ahead of wakes.
@@ -270,14 +269,10 @@ fn snapshot_every(layers: &Layers<'_>) -> Result<SnapshotEvery, ConfigError> {
     }
 }
 
-fn keep_warm(layers: &Layers<'_>) -> Result<Option<Duration>, ConfigError> {
-    let time = |text: &str| match text {
-        "off" => Some(None),
-        text => text.parse().ok().and_then(IdleTimeout::duration).map(Some),
-    };
+fn keep_warm(layers: &Layers<'_>) -> Result<KeepWarm, ConfigError> {
     match layers.pick("keep_warm", "ARGON_KEEP_WARM", |values| &values.keep_warm) {
-        Some(given) => given.parse(time, "a time, as in 10m, or off"),
-        None => Ok(None),
+        Some(given) => given.parse(|text| text.parse().ok(), "a time, as in 10m, or off"),
+        None => Ok(KeepWarm::Off),
     }
 }
 

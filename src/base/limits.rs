@@ -36,6 +36,9 @@ pub const BACKGROUND_FILL_BYTES: u64 = 1 << 30;
 /// else is set: room for those that run to seal what they wrote.
 pub const MIN_FREE_BYTES: u64 = 512 << 20;
 
+/// How often it is looked how much that is: what branches write in this time must fit into it.
+pub const DISK_LOOK: Duration = Duration::from_secs(2);
+
 /// How long a command may wait for a branch to wake.
 pub const WAKE_WAIT: Duration = Duration::from_secs(30);
 

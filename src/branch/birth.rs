@@ -13,6 +13,7 @@ use super::BranchError;
 use super::cell::Cell;
 use super::shared::Shared;
 use crate::base::backoff::Backoff;
+use crate::base::clock::Timestamp;
 use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::base::limits::{SAVE_BACKOFF_CAP, SAVE_BACKOFF_FIRST};
@@ -78,10 +79,11 @@ pub(super) fn awaited(shared: &Shared) -> HashSet<VersionId> {
 }
 
 /// Looks which versions are condemned, as far as garbage collection has got by now.
-pub(super) async fn look_at_condemned(shared: &Shared) -> Result<(), BranchError> {
+pub(super) async fn look_at_condemned(shared: &Shared) -> Result<Option<Timestamp>, BranchError> {
     set_condemned(shared, None);
-    set_condemned(shared, Some(shared.volumes.condemned_versions().await?));
-    Ok(())
+    let (ran, versions) = shared.volumes.condemned_versions().await?;
+    set_condemned(shared, Some(versions));
+    Ok(ran)
 }
 
 /// Before more is condemned.
@@ -118,5 +120,6 @@ pub(super) fn head(row: &BranchRow, project: &ProjectRow) -> Head {
             .map(|(branch, version)| Origin { branch, version }),
         idle_timeout: row.idle_timeout,
         snapshot_every: row.snapshot_every,
+        keep_warm: row.keep_warm,
     }
 }

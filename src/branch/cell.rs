@@ -101,6 +101,7 @@ pub(super) struct Standing {
     pub(super) state: State,
     pub(super) row: BranchRow,
     pub(super) in_flight: usize,
+    pub(super) is_frozen: bool,
     pub(super) last_wake: Option<Arc<WakeReport>>,
     pub(super) unsaved_since: Option<Timestamp>,
 }
@@ -164,9 +165,11 @@ impl Cell {
     pub(super) fn standing(&self) -> Standing {
         let inner = self.lock();
         let in_flight = inner.life.as_ref().map_or(0, |life| life.in_flight());
+        let is_frozen = inner.life.as_ref().is_some_and(|life| life.is_frozen());
         let last_wake = inner.wakes.back().cloned();
         let unsaved_since = inner.unsaved_since;
-        Standing { state: inner.state, row: inner.row.clone(), in_flight, last_wake, unsaved_since }
+        let (state, row) = (inner.state, inner.row.clone());
+        Standing { state, row, in_flight, is_frozen, last_wake, unsaved_since }
     }
 
     pub(super) fn state(&self) -> State {
@@ -382,7 +385,7 @@ impl Cell {
     pub(super) fn suspend_if_idle(self: &Arc<Self>, shared: &Arc<Shared>, life: &Arc<Life>) {
         let mut inner = self.lock();
         let current = inner.life.as_ref().is_some_and(|current| Arc::ptr_eq(current, life));
-        let timeout = shared.idle_timeout(&inner.row).duration();
+        let timeout = shared.idle_timeout(&inner.row);
         if current && timeout.is_some_and(|timeout| life.is_idle_for(timeout)) {
             self.fire_or_report(shared, &mut inner, Event::IdleElapsed);
         }

@@ -1,12 +1,12 @@
-//! Changes of what a branch says itself: its idle time-out, and how often a version is made of it.
+//! Changes of what a branch says itself: its idle time-out, how often a version is made of it, how
+//! long it is kept warm.
 //!
 //! They stand in the head, so that they go with the branch to other servers, and in the catalog's
 //! row, which is what a server looks at.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use argon_admin::types::{self, ChangeBranch};
+use argon_admin::types::{self, ChangeBranch, IdleTimeout, KeepWarm, SnapshotEvery};
 use tracing::info;
 
 use super::cell::Cell;
@@ -14,8 +14,7 @@ use super::claim::{Claim, writable};
 use super::shared::Shared;
 use super::{BranchError, Branches, view};
 use crate::base::failpoint::failpoint;
-use crate::base::idle::IdleTimeout;
-use crate::base::snapshot_every::SnapshotEvery;
+use crate::base::own_time::OwnTime;
 use crate::volume::Head;
 
 impl Branches {
@@ -33,19 +32,23 @@ impl Branches {
         let cell = self.live(project, branch)?;
         let idle = change.idle_timeout.map(idle_timeout);
         let snapshots = change.snapshot_every.map(snapshot_every);
+        let warm = change.keep_warm.map(keep_warm);
         change_head(&self.shared, &cell, |head| {
             head.idle_timeout = idle.unwrap_or(head.idle_timeout);
             head.snapshot_every = snapshots.unwrap_or(head.snapshot_every);
+            head.keep_warm = warm.unwrap_or(head.keep_warm);
         })
         .await?;
         failpoint("change.head");
         let row = cell.update_row(&self.shared, |row| {
             row.idle_timeout = idle.unwrap_or(row.idle_timeout);
             row.snapshot_every = snapshots.unwrap_or(row.snapshot_every);
+            row.keep_warm = warm.unwrap_or(row.keep_warm);
         })?;
         self.shared.settings_changed();
         info!(branch = %cell.id, name = %cell.name, idle_timeout = ?row.idle_timeout,
-              snapshot_every = ?row.snapshot_every, "changed a branch's settings");
+              snapshot_every = ?row.snapshot_every, keep_warm = ?row.keep_warm,
+              "changed a branch's settings");
         view::branch(&self.shared, &cell)
     }
 }
@@ -70,23 +73,16 @@ async fn change_head(
 }
 
 /// What a branch says itself; nothing is what the server says.
-pub(super) fn idle_timeout(own: Option<types::IdleTimeout>) -> IdleTimeout {
-    match own {
-        None => IdleTimeout::Default,
-        Some(types::IdleTimeout::Never) => IdleTimeout::Never,
-        Some(types::IdleTimeout::After { ms }) => {
-            IdleTimeout::After(Duration::from_millis(ms.get()))
-        }
-    }
+pub(super) fn idle_timeout(own: Option<IdleTimeout>) -> OwnTime {
+    OwnTime::of(own.map(IdleTimeout::duration))
 }
 
 /// The same for its snapshots.
-pub(super) fn snapshot_every(own: Option<types::SnapshotEvery>) -> SnapshotEvery {
-    match own {
-        None => SnapshotEvery::Default,
-        Some(types::SnapshotEvery::Off) => SnapshotEvery::Off,
-        Some(types::SnapshotEvery::Every { ms }) => {
-            SnapshotEvery::Every(Duration::from_millis(ms.get()))
-        }
-    }
+pub(super) fn snapshot_every(own: Option<SnapshotEvery>) -> OwnTime {
+    OwnTime::of(own.map(SnapshotEvery::duration))
+}
+
+/// The same for the time that its idle mongod stands still.
+pub(super) fn keep_warm(own: Option<KeepWarm>) -> OwnTime {
+    OwnTime::of(own.map(KeepWarm::duration))
 }

@@ -44,6 +44,7 @@ pub(super) async fn create(
         epoch: Epoch::default(),
         idle_timeout: change::idle_timeout(request.idle_timeout),
         snapshot_every: change::snapshot_every(request.snapshot_every),
+        keep_warm: change::keep_warm(request.keep_warm),
         created,
         deleted: None,
         origin_branch: start.origin,

@@ -9,6 +9,70 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::BranchError;
+use super::shared::Shared;
+use crate::base::blocking::blocking;
+use crate::base::limits::DISK_LOOK;
+
+impl Shared {
+    /// Sees to it that there is room on the disk for one more branch, at the cost of the cache first.
+    ///
+    /// # Errors
+    /// [`BranchError::LowDisk`] where even that leaves too little for those that run.
+    pub(super) async fn make_room(&self) -> Result<(), BranchError> {
+        let path = self.settings.data_dir.clone();
+        let (cache, mounts) = (self.cache.clone(), self.settings.mounts);
+        blocking(move || {
+            let free = free_bytes(&path)
+                .map_err(|source| BranchError::local("ask for the free room on", &path, source))?;
+            let cached = cache.as_ref().map_or(0, |cache| cache.bytes());
+            let room = Room::decide(free, mounts.min_free_bytes, cached);
+            let keep = match room {
+                Room::Plenty => mounts.cache_bytes,
+                Room::ShrinkCache { to } => to,
+                Room::RefuseWakes => 0,
+            };
+            if let Some(cache) = cache {
+                cache.shrink_to(keep);
+            }
+            match room {
+                Room::RefuseWakes => {
+                    Err(BranchError::LowDisk { path, free, least: mounts.min_free_bytes })
+                }
+                _ => Ok(()),
+            }
+        })
+        .await
+    }
+}
+
+/// Makes room now and then, whether or not a branch is woken: those that run write too, and what they
+/// need the cache must give in time.
+pub(super) fn watch(shared: &Arc<Shared>) {
+    // Weakly: what nobody else uses any more must not be kept open for this.
+    let (shared, closing) = (Arc::downgrade(shared), shared.closing.clone());
+    tokio::spawn(async move {
+        let mut is_low = false;
+        loop {
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = sleep(DISK_LOOK) => {}
+            }
+            let Some(shared) = shared.upgrade() else { return };
+            let made = shared.make_room().await;
+            // Once, not with every look.
+            if let (false, Err(error)) = (is_low, &made) {
+                warn!(error = error.chain(), hint = error.hint(), "no branch is woken");
+            }
+            is_low = made.is_err();
+        }
+    });
+}
 
 /// What the room on the disk allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +100,7 @@ impl Room {
         if free.saturating_add(cached) < min_free {
             return Self::RefuseWakes;
         }
-        match cached {
-            0 => Self::Plenty,
-            _ => Self::ShrinkCache { to: cached.saturating_sub(comfort - free) },
-        }
+        Self::ShrinkCache { to: cached.saturating_sub(comfort - free) }
     }
 }
 
@@ -80,9 +141,9 @@ mod tests {
             (20, 100, 80, ShrinkCache { to: 0 }),
             (20, 100, 79, RefuseWakes),
             (0, 100, 0, RefuseWakes),
-            // Nothing to shrink, and more than the least is free.
-            (150, 100, 0, Plenty),
-            (100, 100, 0, Plenty),
+            // Nothing to shrink, and more than the least is free: nor may it grow.
+            (150, 100, 0, ShrinkCache { to: 0 }),
+            (100, 100, 0, ShrinkCache { to: 0 }),
             (99, 100, 0, RefuseWakes),
             // Switched off.
             (0, 0, 0, Plenty),

@@ -87,8 +87,7 @@ impl Branches {
     }
 
     async fn until_due(&self, interval: Duration) -> Result<Duration, BranchError> {
-        birth::look_at_condemned(&self.shared).await?;
-        let last = self.shared.volumes.last_collection().await?;
+        let last = birth::look_at_condemned(&self.shared).await?;
         Ok(until_due(last, self.shared.clock.now(), interval))
     }
 

@@ -16,8 +16,8 @@ use super::parked::Waiter;
 use super::shared::{Parts, Settings, Shared};
 use super::state::{Event, State};
 use super::{
-    BranchError, Damage, ahead, base, birth, create, doors, history, identity, mounting, news,
-    rebuild, retention, seed, server_lease, view,
+    BranchError, Damage, ahead, base, birth, create, disk, doors, history, identity, mounting,
+    news, rebuild, retention, seed, server_lease, view,
 };
 use crate::archive;
 use crate::base::failpoint::failpoint;
@@ -61,6 +61,7 @@ impl Branches {
         doors::open_all(&shared);
         birth::follow_all(&shared);
         tokio::spawn(server_lease::keep(Arc::downgrade(&shared), shared.lease.clone()));
+        disk::watch(&shared);
         let recovering = shared.clone();
         shared.tasks.spawn(async move { save_all(&recovering).await });
         let branches = Self { shared };

@@ -73,7 +73,7 @@ impl Mounted {
         let pending = (version != head).then(|| volume.description().clone());
         let (overlay, db) = (workspace.overlay(), workspace.db());
         let access = mounting::access(&*shared.compute);
-        let mount = LazyMount::recover_for(access, volume.clone(), &overlay, &db, reading)?;
+        let mount = LazyMount::recover(access, volume.clone(), &overlay, &db, reading)?;
         let fetching = fetch_boot(shared, volume.clone());
         Ok(Arc::new(Self::new(mount, Below { volume, pending }, fetching, None)))
     }

@@ -130,6 +130,7 @@ fn row(head: Head) -> BranchRow {
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
         snapshot_every: head.snapshot_every,
+        keep_warm: head.keep_warm,
         created: head.created,
         deleted: head.deleted,
         origin_branch: head.origin.map(|origin| origin.branch),

@@ -272,6 +272,7 @@ fn branch_row(head: &Head, known: &HashSet<VersionId>) -> BranchRow {
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
         snapshot_every: head.snapshot_every,
+        keep_warm: head.keep_warm,
         created: head.created,
         deleted: head.deleted,
         origin_branch: origin.map(|origin| origin.branch),

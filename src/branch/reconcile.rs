@@ -37,8 +37,8 @@ pub(super) async fn reconcile(
     {
         shared.lease.outlive(&shared.volumes, owner, &cell.name).await?;
     }
-    let own = |row: &BranchRow| (row.idle_timeout, row.snapshot_every);
-    let settings = (head.idle_timeout, head.snapshot_every);
+    let own = |row: &BranchRow| (row.idle_timeout, row.snapshot_every, row.keep_warm);
+    let settings = (head.idle_timeout, head.snapshot_every, head.keep_warm);
     if row.head != head.version
         || row.epoch < head.epoch
         || row.local != local
@@ -48,7 +48,7 @@ pub(super) async fn reconcile(
         commit(shared, cell, &version, |row| {
             row.local = local;
             row.epoch = row.epoch.max(head.epoch);
-            (row.idle_timeout, row.snapshot_every) = settings;
+            (row.idle_timeout, row.snapshot_every, row.keep_warm) = settings;
         })?;
     }
     // Whether a branch is deleted is decided here; a mark that a crash left behind is not renewed.

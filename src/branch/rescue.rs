@@ -156,6 +156,7 @@ async fn enter(
         epoch: head.epoch,
         idle_timeout: head.idle_timeout,
         snapshot_every: head.snapshot_every,
+        keep_warm: head.keep_warm,
         created: head.created,
         deleted: None,
         origin_branch: head.origin.map(|origin| origin.branch),

@@ -273,8 +273,8 @@ fn is_due(branch: &BranchRow, rules: &Retention, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::idle::IdleTimeout;
     use crate::base::ids::{Epoch, ProjectId};
+    use crate::base::own_time::OwnTime;
 
     fn id(number: u8) -> VersionId {
         VersionId::from_bytes([number; 16])
@@ -305,8 +305,9 @@ mod tests {
             name: "dev".parse().unwrap(),
             head: id(9),
             epoch: Epoch(1),
-            idle_timeout: IdleTimeout::Default,
-            snapshot_every: Default::default(),
+            idle_timeout: OwnTime::Default,
+            snapshot_every: OwnTime::Default,
+            keep_warm: OwnTime::Default,
             created: Timestamp::from_unix_ms(1),
             deleted: None,
             origin_branch: None,

@@ -159,7 +159,13 @@ impl Rounds {
                 BranchSource::Branch { branch, at }
             }
         };
-        let request = CreateBranch { name, source, idle_timeout: None, snapshot_every: None };
+        let request = CreateBranch {
+            name,
+            source,
+            idle_timeout: None,
+            snapshot_every: None,
+            keep_warm: None,
+        };
         unless_given_up(self.branches.create("demo", request).await).map(drop)
     }
 

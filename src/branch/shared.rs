@@ -6,28 +6,25 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use argon_admin::types::{IdleTimeout, SnapshotEvery};
+use argon_admin::types::{IdleTimeout, KeepWarm, SnapshotEvery};
 use dashmap::DashMap;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::BranchError;
 use super::cell::Cell;
 use super::doors::Doors;
 use super::local::{Layout, Workspace};
 use super::mounting::{self, Mounting};
 use super::news::News;
 use super::server_lease::{ServerLease, Writers};
-use super::{BranchError, disk};
-use crate::base::blocking::blocking;
 use crate::base::clock::Clock;
-use crate::base::idle;
 use crate::base::ids::{BranchId, ProjectId, ServerId, VersionId};
 use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
-use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
 use crate::compute::{self, Build, Compute, Instance, ServerFacts};
 use crate::pool::{self, Pool, Terms};
@@ -43,8 +40,9 @@ pub struct Settings {
     pub idle_timeout: IdleTimeout,
     /// How often a version is made of a running branch, where it says nothing itself.
     pub snapshot_every: SnapshotEvery,
-    /// How long an idle branch's mongod stands still before it is suspended; nothing is at once.
-    pub keep_warm: Option<Duration>,
+    /// How long an idle branch's mongod stands still before it is suspended, where it says nothing
+    /// itself.
+    pub keep_warm: KeepWarm,
     /// How volumes become dbpaths, and what they may take of this machine's disk.
     pub mounts: Mounts,
     /// How many mongods are kept started ahead of wakes.
@@ -192,23 +190,20 @@ impl Shared {
         }))
     }
 
-    /// A branch's idle time-out, the server's where it has none.
-    pub(super) fn idle_timeout(&self, row: &BranchRow) -> IdleTimeout {
-        match row.idle_timeout {
-            idle::IdleTimeout::Default => self.settings.idle_timeout,
-            idle::IdleTimeout::After(time) => IdleTimeout::after(time),
-            idle::IdleTimeout::Never => IdleTimeout::Never,
-        }
+    /// After how long without work a branch is suspended, or stands still, as the server says where it
+    /// says nothing itself; `None` is never.
+    pub(super) fn idle_timeout(&self, row: &BranchRow) -> Option<Duration> {
+        row.idle_timeout.or(self.settings.idle_timeout.duration())
     }
 
-    /// How often a version is made of a branch while it runs, as the server says where it says
-    /// nothing itself; `None` is never.
+    /// The same of how often a version is made of it while it runs.
     pub(super) fn snapshot_interval(&self, row: &BranchRow) -> Option<Duration> {
-        match row.snapshot_every {
-            snapshot_every::SnapshotEvery::Default => self.settings.snapshot_every.duration(),
-            snapshot_every::SnapshotEvery::Every(time) => Some(time),
-            snapshot_every::SnapshotEvery::Off => None,
-        }
+        row.snapshot_every.or(self.settings.snapshot_every.duration())
+    }
+
+    /// The same of how long its idle mongod stands still before it is suspended.
+    pub(super) fn keep_warm(&self, row: &BranchRow) -> Option<Duration> {
+        row.keep_warm.or(self.settings.keep_warm.duration())
     }
 
     /// A receiver that is told whenever settings of some branch were changed: whoever waits by them
@@ -219,36 +214,6 @@ impl Shared {
 
     pub(super) fn settings_changed(&self) {
         self.changes.send_replace(());
-    }
-
-    /// Sees to it that there is room on the disk for one more branch, at the cost of the cache first.
-    ///
-    /// # Errors
-    /// [`BranchError::LowDisk`] where even that leaves too little for those that run.
-    pub(super) async fn make_room(&self) -> Result<(), BranchError> {
-        let path = self.settings.data_dir.clone();
-        let (cache, mounts) = (self.cache.clone(), self.settings.mounts);
-        blocking(move || {
-            let free = disk::free_bytes(&path)
-                .map_err(|source| BranchError::local("ask for the free room on", &path, source))?;
-            let cached = cache.as_ref().map_or(0, |cache| cache.bytes());
-            let room = disk::Room::decide(free, mounts.min_free_bytes, cached);
-            let keep = match room {
-                disk::Room::Plenty => mounts.cache_bytes,
-                disk::Room::ShrinkCache { to } => to,
-                disk::Room::RefuseWakes => 0,
-            };
-            if let Some(cache) = cache {
-                cache.shrink_to(keep);
-            }
-            match room {
-                disk::Room::RefuseWakes => {
-                    Err(BranchError::LowDisk { path, free, least: mounts.min_free_bytes })
-                }
-                _ => Ok(()),
-            }
-        })
-        .await
     }
 
     /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order

@@ -37,7 +37,7 @@ async fn open(data_dir: &Path) -> Branches {
         data_dir: data_dir.to_owned(),
         idle_timeout: IdleTimeout::Never,
         snapshot_every: argon_admin::types::SnapshotEvery::Off,
-        keep_warm: None,
+        keep_warm: argon_admin::types::KeepWarm::Off,
         mounts: Default::default(),
         address: "127.0.0.1:0".into(),
         base_key: "base/dump.archive".parse().unwrap(),
@@ -53,7 +53,13 @@ async fn open(data_dir: &Path) -> Branches {
 }
 
 fn request(name: &str, source: BranchSource) -> CreateBranch {
-    CreateBranch { name: name.into(), source, idle_timeout: None, snapshot_every: None }
+    CreateBranch {
+        name: name.into(),
+        source,
+        idle_timeout: None,
+        snapshot_every: None,
+        keep_warm: None,
+    }
 }
 
 fn at_version(branch: &str, version: &str) -> BranchSource {

@@ -64,29 +64,19 @@ pub(super) async fn upload(
         history::check_free(shared, &cell.row(), label)?;
     }
     let Some(mounted) = cell.mounted() else { return Ok(None) };
-    match make_and_publish(shared, cell, &mounted, wish).await {
-        Ok(version) => Ok(Some(version)),
-        Err(error) => Err(cell.upload_failed(shared, error)),
-    }
-}
-
-async fn make_and_publish(
-    shared: &Arc<Shared>,
-    cell: &Arc<Cell>,
-    mounted: &Mounted,
-    wish: Wish,
-) -> Result<VersionId, BranchError> {
-    let made = make(shared, cell, mounted, wish).await?;
+    let made = make(shared, cell, &mounted, wish).await;
+    let made = made.map_err(|error| cell.upload_failed(shared, error))?;
     if cell.uploaded(shared) {
-        // It sleeps, and nobody can wake it now: what comes is short.
-        let settled = settle(shared, cell, mounted).await.map(|()| Saved::Whole);
-        cell.saved(shared, settled.clone());
-        settled?;
+        // It sleeps, and nobody can wake it now: what comes is short. The branch is told of a failure
+        // with the end of it.
+        let settled = settle(shared, cell, &mounted).await.map(|()| Saved::Whole);
+        cell.saved(shared, settled)?;
     } else {
-        publish(shared, cell, mounted, Owner::Stays).await?;
+        let published = publish(shared, cell, &mounted, Owner::Stays).await;
+        published.map_err(|error| cell.upload_failed(shared, error))?;
         cell.caught_up();
     }
-    Ok(made)
+    Ok(Some(made))
 }
 
 /// Seals the mount, stores what changed, and puts the new version below the mount. The version that

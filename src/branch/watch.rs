@@ -67,7 +67,7 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
 async fn suspend_when_idle(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>) {
     let mut changes = shared.settings_changes();
     loop {
-        let limit = shared.idle_timeout(&cell.row()).duration();
+        let limit = shared.idle_timeout(&cell.row());
         let idle = async {
             match limit {
                 Some(limit) => {
@@ -90,7 +90,7 @@ async fn suspend_when_idle(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Li
             sleep(IDLE_POSTPONE).await;
             continue;
         }
-        let warm_until = shared.settings.keep_warm.map(|warm| life.idle_at(limit + warm));
+        let warm_until = shared.keep_warm(&cell.row()).map(|warm| life.idle_at(limit + warm));
         if let Some(until) = warm_until.filter(|until| *until > Instant::now())
             && life.is_idle_for(limit)
             && life.freeze()

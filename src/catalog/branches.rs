@@ -102,7 +102,7 @@ impl Catalog {
 pub(super) fn insert(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogError> {
     let sql = format!(
         "INSERT INTO branches ({}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, \
-         ?14, ?15, ?16, ?17)",
+         ?14, ?15, ?16, ?17, ?18)",
         BranchRow::COLUMNS
     );
     write(connection, &sql, branch)
@@ -114,7 +114,8 @@ fn update(connection: &Connection, branch: &BranchRow) -> Result<(), CatalogErro
     let sql = "UPDATE branches SET project = ?2, name = ?3, head = ?4, epoch = ?5, \
         idle_timeout_ms = ?6, created_ms = ?7, deleted_ms = ?8, origin_branch = ?9, \
         origin_version = ?10, local_base = ?11, local_saving = ?12, error = ?13, \
-        port = ?14, socket = ?15, snapshot_every_ms = ?16, head_pending = ?17 WHERE id = ?1";
+        port = ?14, socket = ?15, snapshot_every_ms = ?16, head_pending = ?17, keep_warm_ms = ?18 \
+        WHERE id = ?1";
     let rows = write(connection, sql, branch)
         .map_err(CatalogError::failed_to_name("update a branch", &branch.name))?;
     if rows == 0 {
@@ -144,6 +145,7 @@ fn write(connection: &Connection, sql: &str, branch: &BranchRow) -> rusqlite::Re
         branch.socket,
         branch.snapshot_every.to_ms(),
         branch.head_pending,
+        branch.keep_warm.to_ms(),
     ])
 }
 
@@ -152,9 +154,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::idle::IdleTimeout;
     use crate::base::ids::{Epoch, VersionId};
-    use crate::base::snapshot_every::SnapshotEvery;
+    use crate::base::own_time::OwnTime;
     use crate::catalog::LocalData;
     use crate::catalog::testing::{Bench, name};
 
@@ -167,10 +168,10 @@ mod tests {
         let catalog = &bench.catalog;
         let saving = Some(VersionId::generate(bench.tick()));
         for (idle_timeout, local, error) in [
-            (IdleTimeout::Default, LocalData::None, None),
-            (IdleTimeout::Never, LocalData::Present { base: row.head, saving: None }, Some("x")),
+            (OwnTime::Default, LocalData::None, None),
+            (OwnTime::Off, LocalData::Present { base: row.head, saving: None }, Some("x")),
             (
-                IdleTimeout::After(Duration::from_millis(1500)),
+                OwnTime::Time(Duration::from_millis(1500)),
                 LocalData::Present { base: row.head, saving },
                 None,
             ),
@@ -180,7 +181,8 @@ mod tests {
                 head: origin.id,
                 epoch: Epoch(7),
                 idle_timeout,
-                snapshot_every: SnapshotEvery::from_ms(idle_timeout.to_ms().map(|ms| ms * 2)),
+                snapshot_every: OwnTime::from_ms(idle_timeout.to_ms().map(|ms| ms * 2)),
+                keep_warm: OwnTime::from_ms(idle_timeout.to_ms().map(|ms| ms * 3)),
                 created: bench.tick(),
                 deleted: Some(bench.tick()),
                 origin_branch: Some(row.id),

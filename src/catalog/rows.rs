@@ -7,11 +7,10 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, Row, ToSql};
 
 use crate::base::clock::Timestamp;
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
+use crate::base::own_time::OwnTime;
 use crate::base::retention::{Retention, Thinning};
-use crate::base::snapshot_every::SnapshotEvery;
 
 /// A project.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +41,11 @@ pub struct BranchRow {
     /// Its life.
     pub epoch: Epoch,
     /// When it is suspended.
-    pub idle_timeout: IdleTimeout,
+    pub idle_timeout: OwnTime,
     /// How often a version is made of it while it runs.
-    pub snapshot_every: SnapshotEvery,
+    pub snapshot_every: OwnTime,
+    /// How long its idle mongod stands still before it is suspended.
+    pub keep_warm: OwnTime,
     /// When it was created.
     pub created: Timestamp,
     /// When it was deleted.
@@ -137,7 +138,7 @@ impl ProjectRow {
 impl BranchRow {
     pub(super) const COLUMNS: &str = "id, project, name, head, epoch, idle_timeout_ms, created_ms, \
         deleted_ms, origin_branch, origin_version, local_base, local_saving, error, port, socket, \
-        snapshot_every_ms, head_pending";
+        snapshot_every_ms, head_pending, keep_warm_ms";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         let saving = parsed_or_null(row, "local_saving")?;
@@ -147,8 +148,9 @@ impl BranchRow {
             name: parsed(row, "name")?,
             head: parsed(row, "head")?,
             epoch: Epoch(row.get("epoch")?),
-            idle_timeout: IdleTimeout::from_ms(row.get("idle_timeout_ms")?),
-            snapshot_every: SnapshotEvery::from_ms(row.get("snapshot_every_ms")?),
+            idle_timeout: OwnTime::from_ms(row.get("idle_timeout_ms")?),
+            snapshot_every: OwnTime::from_ms(row.get("snapshot_every_ms")?),
+            keep_warm: OwnTime::from_ms(row.get("keep_warm_ms")?),
             created: Timestamp::from_unix_ms(row.get("created_ms")?),
             deleted: row.get::<_, Option<u64>>("deleted_ms")?.map(Timestamp::from_unix_ms),
             origin_branch: parsed_or_null(row, "origin_branch")?,

@@ -96,6 +96,10 @@ const MIGRATIONS: &[&str] = &[
     -- Whether the branch was made here and its first head may not be in the store yet.
     ALTER TABLE branches ADD COLUMN head_pending INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- How long an idle branch's mongod stands still; NULL: the server's default; 0: not at all.
+    ALTER TABLE branches ADD COLUMN keep_warm_ms INTEGER;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

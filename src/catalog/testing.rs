@@ -4,9 +4,9 @@ use tempfile::TempDir;
 
 use super::{BranchRow, Catalog, LocalData, ProjectRow, VersionRow};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, VersionId};
 use crate::base::name::Name;
+use crate::base::own_time::OwnTime;
 use crate::base::retention::Retention;
 
 pub(super) struct Bench {
@@ -56,8 +56,9 @@ impl Bench {
             name: name(text),
             head: self.version(None).id,
             epoch: Epoch::default(),
-            idle_timeout: IdleTimeout::Default,
-            snapshot_every: Default::default(),
+            idle_timeout: OwnTime::Default,
+            snapshot_every: OwnTime::Default,
+            keep_warm: OwnTime::Default,
             created,
             deleted: None,
             origin_branch: None,

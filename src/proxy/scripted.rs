@@ -52,7 +52,7 @@ impl Scene {
             data_dir: dir.path().to_owned(),
             idle_timeout: IdleTimeout::Never,
             snapshot_every: argon_admin::types::SnapshotEvery::Off,
-            keep_warm: None,
+            keep_warm: argon_admin::types::KeepWarm::Off,
             mounts: Default::default(),
             address: "127.0.0.1:27017".to_owned(),
             base_key: "base/dump.archive".parse().unwrap(),
@@ -80,6 +80,7 @@ impl Scene {
             source: BranchSource::Empty,
             idle_timeout: None,
             snapshot_every: None,
+            keep_warm: None,
         };
         self.branches.create("shop", request).await.unwrap();
     }

@@ -136,11 +136,6 @@ impl Volumes {
         Ok(collected)
     }
 
-    /// When the last run of any server on this store began; none where there was none.
-    pub async fn last_collection(&self) -> Result<Option<Timestamp>, VolumeError> {
-        Ok(self.condemned().await?.map(|(list, _)| list.ran))
-    }
-
     /// Writes the list, and gives it with the moment up to which what was condemned may be deleted.
     async fn condemn_now(
         &self,

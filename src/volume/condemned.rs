@@ -74,11 +74,14 @@ impl Volumes {
         }
     }
 
-    /// The versions that the last run found dead: nothing new is made from them.
-    pub async fn condemned_versions(&self) -> Result<HashSet<VersionId>, VolumeError> {
-        let list = self.condemned().await?;
-        let since = list.map(|(list, _)| list.since).unwrap_or_default();
-        Ok(since.keys().filter_map(|key| keys::id(keys::VERSIONS, key)).collect())
+    /// When the last run of any server began, if there was one, and the versions that it found dead:
+    /// nothing new is made from them.
+    pub async fn condemned_versions(
+        &self,
+    ) -> Result<(Option<Timestamp>, HashSet<VersionId>), VolumeError> {
+        let Some((list, _)) = self.condemned().await? else { return Ok(Default::default()) };
+        let versions = list.since.keys().filter_map(|key| keys::id(keys::VERSIONS, key));
+        Ok((Some(list.ran), versions.collect()))
     }
 
     pub(super) async fn is_condemned(&self, version: VersionId) -> Result<bool, VolumeError> {

@@ -25,11 +25,10 @@ use super::{
     Cause, Head, LAYOUT, Marker, MongodVersion, Origin, Project, ServerLease, Version, keys,
 };
 use crate::base::clock::Timestamp;
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::own_time::OwnTime;
 use crate::base::retention::{Retention, Thinning};
-use crate::base::snapshot_every::SnapshotEvery;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath, walk};
 use crate::store::{Condition, Key, Store};
 
@@ -54,8 +53,9 @@ fn full_head() -> Head {
         owner: Some(ServerId::from_bytes([4; 16])),
         deleted: Some(Timestamp::from_unix_ms(1_700_000_999_000)),
         origin: Some(Origin { branch, version }),
-        idle_timeout: IdleTimeout::Never,
-        snapshot_every: SnapshotEvery::Every(Duration::from_secs(5)),
+        idle_timeout: OwnTime::Off,
+        snapshot_every: OwnTime::Time(Duration::from_secs(5)),
+        keep_warm: OwnTime::Off,
         ..head(7)
     }
 }
@@ -256,6 +256,7 @@ fn documents_have_the_types_of_the_format() {
         ("origin", EmbeddedDocument),
         ("idle_timeout_ms", Int64),
         ("snapshot_every_ms", Int64),
+        ("keep_warm_ms", Int64),
     ];
     check(Kind::Head, &keys::head(full_head().branch), &fields);
     let fields = [

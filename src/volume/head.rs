@@ -9,10 +9,9 @@ use super::format::{FormatError, ms, optional_ms};
 use super::listing::no_id;
 use super::{Volumes, keys};
 use crate::base::clock::Timestamp;
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
 use crate::base::name::Name;
-use crate::base::snapshot_every::SnapshotEvery;
+use crate::base::own_time::OwnTime;
 use crate::store::{Condition, ETag, Key, StoreError};
 
 /// A branch, as the store knows it.
@@ -48,15 +47,14 @@ pub struct Head {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
     /// When it is suspended by itself.
-    #[serde(rename = "idle_timeout_ms", default, skip_serializing_if = "IdleTimeout::is_default")]
-    pub idle_timeout: IdleTimeout,
+    #[serde(rename = "idle_timeout_ms", default, skip_serializing_if = "OwnTime::is_default")]
+    pub idle_timeout: OwnTime,
     /// How often a version is made of it while it runs.
-    #[serde(
-        rename = "snapshot_every_ms",
-        default,
-        skip_serializing_if = "SnapshotEvery::is_default"
-    )]
-    pub snapshot_every: SnapshotEvery,
+    #[serde(rename = "snapshot_every_ms", default, skip_serializing_if = "OwnTime::is_default")]
+    pub snapshot_every: OwnTime,
+    /// How long its idle mongod stands still before it is suspended.
+    #[serde(rename = "keep_warm_ms", default, skip_serializing_if = "OwnTime::is_default")]
+    pub keep_warm: OwnTime,
 }
 
 /// The version of another branch that a branch was made from.
@@ -248,31 +246,26 @@ mod tests {
     }
 
     #[test]
-    fn every_idle_timeout_and_interval_comes_back() {
+    fn every_time_of_its_own_comes_back() {
         let id = head(1).branch;
-        for (idle_timeout, wanted) in [
-            (IdleTimeout::Default, IdleTimeout::Default),
-            (IdleTimeout::Never, IdleTimeout::Never),
-            (
-                IdleTimeout::After(Duration::from_millis(1)),
-                IdleTimeout::After(Duration::from_millis(1)),
-            ),
-            (
-                IdleTimeout::After(Duration::from_secs(7200)),
-                IdleTimeout::After(Duration::from_secs(7200)),
-            ),
-            (IdleTimeout::After(Duration::ZERO), IdleTimeout::After(Duration::from_millis(1))),
+        let ms = |ms| OwnTime::Time(Duration::from_millis(ms));
+        for (own, wanted) in [
+            (OwnTime::Default, OwnTime::Default),
+            (OwnTime::Off, OwnTime::Off),
+            (ms(1), ms(1)),
+            (ms(7_200_000), ms(7_200_000)),
+            (OwnTime::Time(Duration::ZERO), ms(1)),
         ] {
-            let sealed = Head { idle_timeout, ..head(1) }.seal().unwrap();
-            assert_eq!(Head::open(id, &sealed).unwrap().idle_timeout, wanted);
-        }
-        for snapshot_every in [
-            SnapshotEvery::Default,
-            SnapshotEvery::Off,
-            SnapshotEvery::Every(Duration::from_secs(5)),
-        ] {
-            let sealed = Head { snapshot_every, ..head(1) }.seal().unwrap();
-            assert_eq!(Head::open(id, &sealed).unwrap().snapshot_every, snapshot_every);
+            let heads = [
+                Head { idle_timeout: own, ..head(1) },
+                Head { snapshot_every: own, ..head(1) },
+                Head { keep_warm: own, ..head(1) },
+            ];
+            let [idle, snapshots, warm] =
+                heads.map(|head| Head::open(id, &head.seal().unwrap()).unwrap());
+            assert_eq!(idle, Head { idle_timeout: wanted, ..head(1) });
+            assert_eq!(snapshots, Head { snapshot_every: wanted, ..head(1) });
+            assert_eq!(warm, Head { keep_warm: wanted, ..head(1) });
         }
         let other = Head::open(BranchId::from_bytes([200; 16]), &head(1).seal().unwrap());
         assert!(matches!(other, Err(FormatError::Other { .. })));

@@ -14,10 +14,9 @@ use super::page::{PAGE_BLOCKS, Page, pages_of};
 use super::reference::{Encoded, Encoding, Frame, Reference, ZSTD_LEVEL};
 use super::version::{Cause, MongodVersion, Root, Version};
 use crate::base::clock::Timestamp;
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, PackId, ProjectId, ServerId, VersionId};
 use crate::base::limits::BLOCK_BYTES;
-use crate::base::snapshot_every::SnapshotEvery;
+use crate::base::own_time::OwnTime;
 use crate::mount::{DirectoryEntry, FileEntry, Tree, VolumePath};
 
 /// Times and numbers are kept in BSON, which has no unsigned ones.
@@ -50,7 +49,8 @@ fn a_head() -> impl Strategy<Value = Head> {
     let names = ("[a-z0-9]{1,63}", "[a-z0-9]{1,63}");
     let ids = (branch_id(), any::<[u8; 16]>(), version_id(), option::of(any::<[u8; 16]>()));
     let origin = option::of((branch_id(), version_id()));
-    let own = (option::of(0..=NUMBER_MAX), option::of(0..=NUMBER_MAX));
+    let own_time = || option::of(0..=NUMBER_MAX).prop_map(OwnTime::from_ms);
+    let own = (own_time(), own_time(), own_time());
     let times = (time(), option::of(time()), 0..=NUMBER_MAX);
     (names, ids, origin, own, times).prop_map(|(names, ids, origin, own, times)| Head {
         branch: ids.0,
@@ -63,8 +63,9 @@ fn a_head() -> impl Strategy<Value = Head> {
         created: times.0,
         deleted: times.1,
         origin: origin.map(|(branch, version)| Origin { branch, version }),
-        idle_timeout: IdleTimeout::from_ms(own.0),
-        snapshot_every: SnapshotEvery::from_ms(own.1),
+        idle_timeout: own.0,
+        snapshot_every: own.1,
+        keep_warm: own.2,
     })
 }
 

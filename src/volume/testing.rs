@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::{Capture, Cause, Head, MongodVersion, ServerLease, Volumes};
 use crate::base::clock::{Clock, SystemClock, Timestamp};
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch, ProjectId, ServerId, VersionId};
+use crate::base::own_time::OwnTime;
 use crate::store::{Condition, ETag, Key, Listed, LocalStore, Object, Store, StoreError};
 
 /// A store that is gone when dropped.
@@ -73,8 +73,9 @@ pub fn head(epoch: u64) -> Head {
         created: Timestamp::from_unix_ms(1_700_000_000_123),
         deleted: None,
         origin: None,
-        idle_timeout: IdleTimeout::Default,
-        snapshot_every: Default::default(),
+        idle_timeout: OwnTime::Default,
+        snapshot_every: OwnTime::Default,
+        keep_warm: OwnTime::Default,
     }
 }
 

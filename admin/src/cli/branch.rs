@@ -10,7 +10,8 @@ use super::session::{Done, Session};
 use super::{ProjectArg, human};
 use crate::client::Step;
 use crate::types::{
-    At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, Label, SnapshotEvery, Wake,
+    At, Branch, BranchSource, CreateBranch, Deleted, IdleTimeout, KeepWarm, Label, SnapshotEvery,
+    Wake,
 };
 
 mod door;
@@ -33,7 +34,7 @@ pub enum BranchCommand {
     },
     /// Show one branch
     Show(Named),
-    /// Change how long a branch may be idle, and how often a version is made of it
+    /// Change how long a branch may be idle, how often a version is made of it, how long it is kept warm
     Set(step::Set),
     /// Stop a branch's process and make its changes a version
     Suspend(step::Suspend),
@@ -130,6 +131,9 @@ struct Own {
     /// Make a version of it this often while it runs and changes: 5s, 1m, 1h or off
     #[arg(long, value_name = "TIME")]
     snapshot_every: Option<SnapshotEvery>,
+    /// Once it is idle, let its mongod stand still for this long before it is suspended: 30s, 10m or off
+    #[arg(long, value_name = "TIME")]
+    keep_warm: Option<KeepWarm>,
 }
 
 fn timestamp(text: &str) -> Result<At, String> {
@@ -222,8 +226,9 @@ fn create(
     own: &Own,
 ) -> Result<Answer, CliError> {
     let project = session.project(project)?;
-    let Own { idle_timeout, snapshot_every } = *own;
-    let request = CreateBranch { name: name.to_owned(), source, idle_timeout, snapshot_every };
+    let Own { idle_timeout, snapshot_every, keep_warm } = *own;
+    let name = name.to_owned();
+    let request = CreateBranch { name, source, idle_timeout, snapshot_every, keep_warm };
     let begun = session.client.create_branch(&project, &request)?;
     Ok(done(&session.follow_branch(begun)?, "created"))
 }
@@ -245,6 +250,7 @@ fn list(branches: &[Branch], deleted: Deleted) -> String {
             human::size(branch.size_bytes),
             branch.clients.to_string(),
             branch.idle_timeout.to_string(),
+            branch.keep_warm.to_string(),
             human::ago(when),
             origin(branch).unwrap_or_else(|| "-".to_owned()),
         ]
@@ -253,7 +259,7 @@ fn list(branches: &[Branch], deleted: Deleted) -> String {
         Deleted::Without => ("STATE", "CREATED"),
         Deleted::Only => ("ID", "DELETED"),
     };
-    let heads = ["NAME", state, "SIZE", "CLIENTS", "IDLE", when, "FROM"];
+    let heads = ["NAME", state, "SIZE", "CLIENTS", "IDLE", "WARM", when, "FROM"];
     table(heads, branches.iter().map(row).collect())
 }
 
@@ -261,6 +267,10 @@ fn shown(branch: &Branch) -> String {
     let idle = match branch.idle_timeout {
         IdleTimeout::Never => "never".to_owned(),
         after => format!("after {after} without work"),
+    };
+    let warm = match branch.keep_warm {
+        KeepWarm::Off => "off".to_owned(),
+        time => format!("for {time} more, standing still"),
     };
     let snapshots = match branch.snapshot_every {
         SnapshotEvery::Off => "off".to_owned(),
@@ -280,6 +290,7 @@ fn shown(branch: &Branch) -> String {
         ("size", Some(human::size(branch.size_bytes))),
         ("from", origin(branch)),
         ("suspends", Some(idle)),
+        ("kept warm", Some(warm)),
         ("snapshots", Some(snapshots)),
         ("clients", Some(branch.clients.to_string())),
         ("in flight", Some(branch.in_flight.to_string())),
@@ -305,10 +316,11 @@ fn wake(wake: &Wake) -> String {
     format!("{total}, {by}, {ago}: {}", texts.join(", "))
 }
 
-/// Of a branch that is being saved, for how long already.
+/// Of a branch that is being saved, for how long already; of one that runs, whether it stands still.
 fn state(branch: &Branch) -> String {
     match &branch.saving_since {
         Some(since) => format!("{} since {}", branch.state, human::ago(since)),
+        None if branch.frozen => format!("{}, frozen", branch.state),
         None => branch.state.to_string(),
     }
 }

@@ -65,6 +65,11 @@ fn command_lines_are_taken_or_refused() {
         ("branch set dev --idle-timeout never --snapshot-every 1m", true),
         ("branch set dev --snapshot-every off --project shop", true),
         ("branch set dev --snapshot-every soon", false),
+        (&format!("{create} --keep-warm 10m"), true),
+        (&format!("{create} --keep-warm never"), false),
+        (&format!("{travel} --label v1.2 --keep-warm off"), true),
+        ("branch set dev --keep-warm default", true),
+        ("branch set dev --keep-warm 0s", false),
         ("branch suspend dev --wait --project shop", true),
         ("branch recover dev", false),
         ("branch recover dev --last-version", true),
@@ -108,7 +113,7 @@ fn branch(name: &str) -> Value {
     json!({
         "id": "b1", "project": "shop", "name": name, "state": "running", "head_version": "v1",
         "origin": {"branch": "main", "version": "v0"}, "idle_timeout": {"after": {"ms": 30_000}},
-        "snapshot_every": "off",
+        "snapshot_every": "off", "keep_warm": {"for": {"ms": 600_000}}, "frozen": true,
         "created_at": "long ago", "uri": format!("mongodb://127.0.0.1:1/?appName=argon.shop/{name}"),
         "clients": 2, "in_flight": 0, "size_bytes": 1536, "epoch": 3
     })
@@ -155,9 +160,9 @@ fn a_list_is_a_table_or_an_array() {
     let done = done.unwrap();
     assert_eq!(
         done.text(Format::Human),
-        "NAME     STATE    SIZE     CLIENTS  IDLE  CREATED   FROM\n\
-         dev      running  1.5 KiB  2        30s   long ago  main@v0\n\
-         feature  running  1.5 KiB  2        30s   long ago  main@v0\n"
+        "NAME     STATE            SIZE     CLIENTS  IDLE  WARM  CREATED   FROM\n\
+         dev      running, frozen  1.5 KiB  2        30s   10m   long ago  main@v0\n\
+         feature  running, frozen  1.5 KiB  2        30s   10m   long ago  main@v0\n"
     );
     let machine: Value = serde_json::from_str(&done.text(Format::Json)).unwrap();
     assert_eq!(machine[1]["name"], "feature");

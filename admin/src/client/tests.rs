@@ -30,6 +30,7 @@ fn long_work_is_followed_to_its_end() {
         source: BranchSource::Empty,
         idle_timeout: None,
         snapshot_every: None,
+        keep_warm: None,
     };
     let begun = client.create_branch("shop", &request).unwrap();
     let ended = client.follow(begun).unwrap();

@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{BranchSource, IdleTimeout, SnapshotEvery, Wake};
+use super::{BranchSource, IdleTimeout, KeepWarm, SnapshotEvery, Wake};
 
 /// One line of a database's history, with an address of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -28,6 +28,10 @@ pub struct Branch {
     pub idle_timeout: IdleTimeout,
     /// How often a version is made of it while it runs and changes, defaults applied.
     pub snapshot_every: SnapshotEvery,
+    /// How long it stands still, once it is idle, before it is suspended, defaults applied.
+    pub keep_warm: KeepWarm,
+    /// Whether its mongod stands still now; its next command lets it go on.
+    pub frozen: bool,
     /// When it was created.
     pub created_at: String,
     /// When it was deleted, for a deleted branch.
@@ -154,6 +158,10 @@ pub struct CreateBranch {
     /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_every: Option<SnapshotEvery>,
+    /// How long it stands still, once it is idle, before it is suspended; the server's default where
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_warm: Option<KeepWarm>,
 }
 
 /// What `PATCH /v1/projects/{project}/branches/{branch}` takes: what is absent stays as it is, and
@@ -169,6 +177,10 @@ pub struct ChangeBranch {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     #[schema(value_type = Option<SnapshotEvery>)]
     pub snapshot_every: Option<Option<SnapshotEvery>>,
+    /// How long it stands still, once it is idle, before it is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    #[schema(value_type = Option<KeepWarm>)]
+    pub keep_warm: Option<Option<KeepWarm>>,
 }
 
 /// A field that is there, be it `null`.
@@ -240,7 +252,8 @@ mod tests {
                 name: "dev".into(),
                 source: BranchSource::Base,
                 idle_timeout: None,
-                snapshot_every: None
+                snapshot_every: None,
+                keep_warm: None
             }
         );
         assert!(read(r#"{"name":"dev","idle_timout":"never"}"#).is_err());
@@ -250,17 +263,19 @@ mod tests {
     #[test]
     fn a_change_tells_what_is_absent_from_what_is_null() {
         let some = |text: &str| Some(Some(text.parse().unwrap()));
-        for (text, idle_timeout, snapshot_every) in [
-            ("{}", None, None),
-            (r#"{"idle_timeout":null}"#, Some(None), None),
-            (r#"{"snapshot_every":"off"}"#, None, Some(Some(SnapshotEvery::Off))),
+        for (text, idle_timeout, snapshot_every, keep_warm) in [
+            ("{}", None, None, None),
+            (r#"{"idle_timeout":null}"#, Some(None), None, None),
+            (r#"{"snapshot_every":"off"}"#, None, Some(Some(SnapshotEvery::Off)), None),
+            (r#"{"keep_warm":"off"}"#, None, None, Some(Some(KeepWarm::Off))),
             (
-                r#"{"idle_timeout":{"after":{"ms":1000}},"snapshot_every":null}"#,
+                r#"{"idle_timeout":{"after":{"ms":1000}},"snapshot_every":null,"keep_warm":null}"#,
                 some("1s"),
+                Some(None),
                 Some(None),
             ),
         ] {
-            let change = ChangeBranch { idle_timeout, snapshot_every };
+            let change = ChangeBranch { idle_timeout, snapshot_every, keep_warm };
             assert_eq!(serde_json::from_str::<ChangeBranch>(text).unwrap(), change);
             assert_eq!(serde_json::to_string(&change).unwrap(), text);
         }

@@ -10,6 +10,7 @@
 mod branch;
 mod garbage;
 mod idle_timeout;
+mod keep_warm;
 mod label;
 mod operation;
 mod problem;
@@ -30,6 +31,7 @@ pub use branch::{
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
+pub use keep_warm::{InvalidKeepWarm, KeepWarm};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;

@@ -30,7 +30,7 @@ fn no_configuration_is_needed() {
         store_dir: None,
         idle_timeout: "5m".parse().unwrap(),
         snapshot_every: "1m".parse().unwrap(),
-        keep_warm: None,
+        keep_warm: KeepWarm::Off,
         mounts: Mounts::default(),
         compute: ComputeSettings::default(),
         parked: 1,
@@ -108,9 +108,8 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         ("idle_timeout", "ARGON_IDLE_TIMEOUT", ["1s", "2m", "never"], |config| {
             config.idle_timeout.to_string()
         }),
-        ("keep_warm", "ARGON_KEEP_WARM", ["1s", "2m", "off"], |config| match config.keep_warm {
-            Some(time) => IdleTimeout::after(time).to_string(),
-            None => "off".to_owned(),
+        ("keep_warm", "ARGON_KEEP_WARM", ["1s", "2m", "off"], |config| {
+            config.keep_warm.to_string()
         }),
         ("snapshot_every", "ARGON_SNAPSHOT_EVERY", ["1s", "2m", "off"], |config| {
             config.snapshot_every.to_string()

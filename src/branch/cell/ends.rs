@@ -91,12 +91,12 @@ impl Cell {
         self.conclude(shared, &mut inner, event, outcome);
     }
 
-    /// The end of a save.
+    /// The end of a save, and how it is told to those who wait for it.
     pub(in crate::branch) fn saved(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         result: Result<Saved, BranchError>,
-    ) {
+    ) -> Result<(), BranchError> {
         let mut inner = self.lock();
         if let Some(life) = inner.life.take() {
             life.report.tell();
@@ -117,7 +117,8 @@ impl Cell {
                 (Event::SaveFailed { local: inner.local_after(&error) }, Err(error))
             }
         };
-        self.conclude(shared, &mut inner, event, outcome);
+        self.conclude(shared, &mut inner, event, outcome.clone());
+        outcome
     }
 
     /// What was on a lazy mount is in the store. Whether the branch sleeps still, so that its head is

@@ -47,7 +47,7 @@ impl Cell {
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
                     let lost = rescue::give_up(&shared, &cell).await;
-                    cell.saved(&shared, Err(lost));
+                    drop(cell.saved(&shared, Err(lost)));
                 });
             }
             Some(Effect::Upload) => {
@@ -66,7 +66,7 @@ impl Cell {
                         Effect::SetAside => recover::set_aside(&shared, &cell).await,
                         _ => recover::read_what_is_sound(&shared, &cell).await,
                     };
-                    cell.saved(&shared, result);
+                    drop(cell.saved(&shared, result));
                 });
             }
             Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
@@ -79,7 +79,7 @@ impl Cell {
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
                     let result = save::save(&shared, &cell, purpose).await;
-                    cell.saved(&shared, result);
+                    drop(cell.saved(&shared, result));
                 });
             }
             Some(Effect::RetryLater) => {

@@ -1,10 +1,11 @@
 //! What a rebuild enters, of a store that is sound and of one that is not.
 
+use std::time::Duration;
+
 use super::*;
 use crate::base::clock::Timestamp;
-use crate::base::idle::IdleTimeout;
 use crate::base::ids::{BranchId, Epoch};
-use crate::base::snapshot_every::SnapshotEvery;
+use crate::base::own_time::OwnTime;
 use crate::store::StoreError;
 use crate::volume::{Cause, MongodVersion, Origin, VolumeError};
 
@@ -36,8 +37,9 @@ fn head(number: u8) -> Head {
         created: Timestamp::from_unix_ms(number.into()),
         deleted: None,
         origin: None,
-        idle_timeout: IdleTimeout::Never,
-        snapshot_every: SnapshotEvery::Off,
+        idle_timeout: OwnTime::Off,
+        snapshot_every: OwnTime::Off,
+        keep_warm: OwnTime::Time(Duration::from_secs(60)),
     }
 }
 
@@ -86,8 +88,9 @@ fn a_sound_store_says_all_of_it() {
     assert_eq!(branches.len(), 2);
     let [live, gone] = &branches[..] else { panic!() };
     assert_eq!((gone.deleted, gone.epoch, live.deleted), (deleted, Epoch(1), None));
-    assert_eq!((live.origin_version, live.idle_timeout), (Some(version(1).id), IdleTimeout::Never));
-    assert_eq!(live.snapshot_every, SnapshotEvery::Off);
+    assert_eq!((live.origin_version, live.idle_timeout), (Some(version(1).id), OwnTime::Off));
+    assert_eq!(live.snapshot_every, OwnTime::Off);
+    assert_eq!(live.keep_warm, head(2).keep_warm);
     let pinned: Vec<_> = versions.iter().map(|row| row.pinned).collect();
     assert_eq!(pinned, [false, true, false, false, false]);
     assert_eq!(versions[0].label.as_deref(), Some("sale"));

@@ -94,7 +94,7 @@ pub async fn open(directory: &Path, faults: &Arc<Faults>, clock: &Arc<Ahead>) ->
         data_dir: directory.to_owned(),
         idle_timeout: types::IdleTimeout::Never,
         snapshot_every: types::SnapshotEvery::Off,
-        keep_warm: None,
+        keep_warm: types::KeepWarm::Off,
         // Without a mongod there is nothing to write on a lazy mount.
         mounts: Mounts { kind: MountKind::Eager, ..Mounts::default() },
         address: "127.0.0.1:0".into(),

@@ -65,20 +65,21 @@ pub fn overlay_version(overlay: &Path, reading: Reading) -> Result<VersionId, Mo
 }
 
 impl LazyMount {
-    /// Mounts a version with a fresh overlay, a directory that is empty or not there yet; it is on
-    /// the disk when this returns. The mount point is made where it is not there. Blocks; call it on
-    /// a runtime or on one of its blocking threads, as blocks are fetched by its tasks.
+    /// Mounts a version for `access` with a fresh overlay, a directory that is empty or not there yet;
+    /// it is on the disk when this returns. The mount point is made where it is not there. Blocks; call
+    /// it on a runtime or on one of its blocking threads, as blocks are fetched by its tasks.
     pub fn create(
+        access: Access,
         source: Arc<dyn Source>,
         overlay: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
         let overlay = Overlay::create(source, overlay, Durable::AtOnce)?;
-        Self::mount(overlay, mountpoint, Tuning::default())
+        Self::mount(overlay, mountpoint, Tuning::of(access))
     }
 
-    /// The same for a mongod that is to start, and for whom `access` lets in. Nothing is on the disk
-    /// when this returns: see [`Self::persist`] and [`Self::start_is_over`].
+    /// The same for a mongod that is to start. Nothing is on the disk when this returns: see
+    /// [`Self::persist`] and [`Self::start_is_over`].
     pub fn create_for_start(
         access: Access,
         source: Arc<dyn Source>,
@@ -93,16 +94,6 @@ impl LazyMount {
     /// was synced is there; of the rest what reached the disk. [`MountError::Damaged`] where
     /// something is not there that was synced. Else as [`Self::create`].
     pub fn recover(
-        source: Arc<dyn Source>,
-        overlay: &Path,
-        mountpoint: &Path,
-        reading: Reading,
-    ) -> Result<Self, MountError> {
-        Self::recover_for(Access::Server, source, overlay, mountpoint, reading)
-    }
-
-    /// The same, for others than the server too.
-    pub fn recover_for(
         access: Access,
         source: Arc<dyn Source>,
         overlay: &Path,
@@ -259,7 +250,7 @@ fn try_out(
     look: &dyn Fn(&Path) -> Result<(), String>,
 ) -> Result<(), MountError> {
     let nothing = Arc::new(super::probe::Nothing::new());
-    let mount = LazyMount::create_for_start(access, nothing, overlay, mountpoint)?;
+    let mount = LazyMount::create(access, nothing, overlay, mountpoint)?;
     let file = mount.mountpoint().join("probe");
     let works = fs::write(&file, super::probe::TEXT).and_then(|()| fs::read_to_string(&file));
     let reason = match works {

@@ -9,7 +9,9 @@ use crate::cli::error::CliError;
 use crate::cli::output::Answer;
 use crate::cli::session::Session;
 use crate::client::Step;
-use crate::types::{ChangeBranch, IdleTimeout, RecoverBranch, Recovery, SnapshotEvery, Until};
+use crate::types::{
+    ChangeBranch, IdleTimeout, KeepWarm, RecoverBranch, Recovery, SnapshotEvery, Until,
+};
 
 #[derive(Args, Clone, Debug)]
 pub struct Suspend {
@@ -58,6 +60,10 @@ struct Change {
     /// server's
     #[arg(long, value_name = "TIME")]
     snapshot_every: Option<OrDefault<SnapshotEvery>>,
+    /// Once it is idle, let its mongod stand still for this long before it is suspended: 30s, 10m, off,
+    /// or default for the server's
+    #[arg(long, value_name = "TIME")]
+    keep_warm: Option<OrDefault<KeepWarm>>,
 }
 
 /// A setting of the branch's own, or none.
@@ -80,6 +86,7 @@ impl Set {
         let change = ChangeBranch {
             idle_timeout: self.change.idle_timeout.map(|idle| idle.0),
             snapshot_every: self.change.snapshot_every.map(|every| every.0),
+            keep_warm: self.change.keep_warm.map(|warm| warm.0),
         };
         let project = session.project(&self.branch.project)?;
         let begun = session.client.change_branch(&project, &self.branch.name, &change)?;

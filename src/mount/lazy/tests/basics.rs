@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::super::{Changes, LazyMount, Reading, overlay_version};
+use super::super::{Access, Changes, LazyMount, Reading, overlay_version};
 use super::source::{Memory, pattern, read_all, works};
 use crate::base::blocking::blocking;
 
@@ -31,7 +31,7 @@ async fn a_version_is_read_written_sealed_and_found_again() {
     let temporary = tempfile::tempdir().unwrap();
     let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
     let source = Arc::new(version());
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     assert!(!mount.is_changed());
     let root = mnt.clone();
     assert_eq!(blocking(move || read_all(&root)).await, source.files());
@@ -68,7 +68,8 @@ async fn a_version_is_read_written_sealed_and_found_again() {
         overlay_version(&overlay, Reading::Whole).unwrap(),
         crate::base::ids::VersionId::from_bytes([2; 16])
     );
-    let mount = LazyMount::recover(next.clone(), &overlay, &mnt, Reading::Whole).unwrap();
+    let mount =
+        LazyMount::recover(Access::Server, next.clone(), &overlay, &mnt, Reading::Whole).unwrap();
     assert!(mount.is_changed());
     let root = mnt.clone();
     assert_eq!(blocking(move || read_all(&root)).await, now);
@@ -79,7 +80,7 @@ async fn a_version_is_read_written_sealed_and_found_again() {
     mount.rebase(&sealed, last.clone()).await.unwrap();
     assert!(!mount.is_changed());
     mount.unmount().await.unwrap();
-    let mount = LazyMount::recover(last, &overlay, &mnt, Reading::Whole).unwrap();
+    let mount = LazyMount::recover(Access::Server, last, &overlay, &mnt, Reading::Whole).unwrap();
     assert!(!mount.is_changed(), "the log says that nothing was changed since");
     drop(mount);
     assert_eq!(fs::read_dir(&mnt).unwrap().count(), 0, "unmounted");
@@ -93,7 +94,7 @@ async fn what_cannot_be_fetched_is_an_error_and_never_zeros() {
     let temporary = tempfile::tempdir().unwrap();
     let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
     let source = Arc::new(version());
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     source.fails.store(true, Ordering::Relaxed);
     let root = mnt.clone();
     let error = blocking(move || fs::read(root.join("a.wt"))).await.unwrap_err();

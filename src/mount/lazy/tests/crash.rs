@@ -83,7 +83,7 @@ fn step(root: &Path, number: u64) {
 /// Mounts a copy of an overlay and reads everything.
 async fn recovered(source: &Arc<Memory>, overlay: &Path) -> Result<Files, MountError> {
     let mnt = overlay.with_extension("mnt");
-    let mount = LazyMount::recover(source.clone(), overlay, &mnt, Reading::Whole)?;
+    let mount = LazyMount::recover(Access::Server, source.clone(), overlay, &mnt, Reading::Whole)?;
     let files = blocking(move || read_all(&mnt)).await;
     mount.unmount().await?;
     Ok(files)
@@ -93,7 +93,7 @@ async fn recovered(source: &Arc<Memory>, overlay: &Path) -> Result<Files, MountE
 /// knew to be synced.
 async fn history(root: &Path, source: &Arc<Memory>) -> Vec<(PathBuf, Files)> {
     let (overlay, mnt) = (root.join("overlay"), root.join("mnt"));
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     let mut history = Vec::new();
     for number in 0..24 {
         let (place, overlay, mnt) =
@@ -235,7 +235,7 @@ async fn a_mount_that_is_in_use_can_be_taken_away() {
     }
     let temporary = tempfile::tempdir().unwrap();
     let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
-    let mount = LazyMount::create(Arc::new(version()), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, Arc::new(version()), &overlay, &mnt).unwrap();
     let path = mnt.join("a.wt");
     let file = blocking(move || File::options().read(true).write(true).open(path)).await.unwrap();
     mount.unmount().await.unwrap();
@@ -243,6 +243,7 @@ async fn a_mount_that_is_in_use_can_be_taken_away() {
     let failed = blocking(move || file.write_all_at(b"late", 0).and_then(|()| file.sync_all()));
     assert!(failed.await.is_err());
     assert_eq!(fs::read_dir(&mnt).unwrap().count(), 0);
-    let refused = LazyMount::create(Arc::new(version()), &overlay, &mnt).unwrap_err();
+    let refused =
+        LazyMount::create(Access::Server, Arc::new(version()), &overlay, &mnt).unwrap_err();
     assert!(matches!(refused, MountError::NotEmpty { .. }), "{refused}");
 }

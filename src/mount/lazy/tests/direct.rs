@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::super::session::Tuning;
-use super::super::{LazyMount, Reading};
+use super::super::{Access, LazyMount, Reading};
 use super::source::{Memory, pattern, read_all, works};
 use crate::base::blocking::blocking;
 
@@ -68,7 +68,7 @@ async fn what_the_kernel_wrote_is_in_seals_and_found_again() {
     let root = temporary.path().to_owned();
     let (overlay, mnt) = (root.join("overlay"), root.join("mnt"));
     let source = Arc::new(version());
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     let place = mnt.clone();
     let log = blocking(move || begin(&place)).await;
     if !works_here(&mount) {
@@ -103,8 +103,14 @@ async fn what_the_kernel_wrote_is_in_seals_and_found_again() {
     // A server that is killed now leaves what was synced, though nothing asked it since.
     let found = root.join("found");
     copy(&overlay, &found);
-    let after =
-        LazyMount::recover(next.clone(), &found, &root.join("mnt2"), Reading::Whole).unwrap();
+    let after = LazyMount::recover(
+        Access::Server,
+        next.clone(),
+        &found,
+        &root.join("mnt2"),
+        Reading::Whole,
+    )
+    .unwrap();
     let place = root.join("mnt2");
     let expected = [pattern(4, 60_000), b"behind".to_vec()].concat();
     let read = blocking(move || fs::read(place.join(LOG)).unwrap()).await;
@@ -143,7 +149,7 @@ async fn a_journal_at_rest_is_no_change_and_one_that_is_removed_goes() {
     let temporary = tempfile::tempdir().unwrap();
     let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
     let source = Arc::new(version());
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     let place = mnt.clone();
     let log = blocking(move || {
         let log = begin(&place);
@@ -193,7 +199,7 @@ async fn seals_under_load_hold_all_that_was_synced_before_them() {
     let temporary = tempfile::tempdir().unwrap();
     let (overlay, mnt) = (temporary.path().join("overlay"), temporary.path().join("mnt"));
     let mut source = Arc::new(version());
-    let mount = LazyMount::create(source.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, source.clone(), &overlay, &mnt).unwrap();
     let (synced, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let writer = {
         let (synced, over, mnt) = (synced.clone(), over.clone(), mnt.clone());

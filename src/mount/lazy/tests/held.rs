@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{HeldMount, LazyMount, Reading, Source, Template, Unfit};
+use super::super::{Access, HeldMount, LazyMount, Reading, Source, Template, Unfit};
 use super::source::{Memory, pattern, read_all, works};
 
 const STORAGE: &[u8] = b"an engine and its options";
@@ -132,7 +132,9 @@ async fn a_mount_shows_a_template_then_one_branch_and_nothing_of_another() {
     drop(sealed);
     mount.unmount().await.unwrap();
     drop(mount);
-    let again = LazyMount::recover(source, &overlay, &root.join("again"), Reading::Whole).unwrap();
+    let again =
+        LazyMount::recover(Access::Server, source, &overlay, &root.join("again"), Reading::Whole)
+            .unwrap();
     assert_eq!(read_all(&again.mountpoint()), now);
     assert_eq!(locks(now).unwrap(), b"");
     again.unmount().await.unwrap();
@@ -203,7 +205,8 @@ async fn a_volume_moves_before_another_guest_with_all_that_was_written() {
     let temporary = tempfile::tempdir().unwrap();
     let root = temporary.path();
     let (source, overlay) = (volume(1, b"x"), root.join("overlay"));
-    let mount = LazyMount::create(source.clone(), &overlay, &root.join("first")).unwrap();
+    let mount =
+        LazyMount::create(Access::Server, source.clone(), &overlay, &root.join("first")).unwrap();
     fs::write(mount.mountpoint().join("collection-0.wt"), "written").unwrap();
     fs::write(mount.mountpoint().join("gone"), "open, and without a name").unwrap();
     fs::write(mount.mountpoint().join("mongod.lock"), "a pid").unwrap();

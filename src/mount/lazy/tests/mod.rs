@@ -3,7 +3,9 @@
 mod basics;
 mod crash;
 mod direct;
+mod errors;
 mod held;
+mod mapped;
 mod mongod;
 mod random;
 mod source;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bson::{Bson, doc};
 
-use super::super::{LazyMount, Reading};
+use super::super::{Access, LazyMount, Reading};
 use super::source::{Memory, works};
 use crate::compute::mongod::Search;
 use crate::compute::{Cell, Compute, ProcessCompute};
@@ -59,7 +59,7 @@ async fn mongod_is_killed_sealed_and_found_again() {
     let (overlay, mnt) = (root.join("overlay"), root.join("mnt"));
     let compute = compute().await;
     let empty = Arc::new(Memory::new(1, &[], &[]));
-    let mount = LazyMount::create(empty.clone(), &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, empty.clone(), &overlay, &mnt).unwrap();
     let first = compute.start(cell(root, &mnt)).await.unwrap();
     let mut client = Client::connect(first.socket()).await.unwrap();
     insert(&mut client, 0).await;
@@ -76,7 +76,8 @@ async fn mongod_is_killed_sealed_and_found_again() {
     drop(mount);
 
     // What was acknowledged is in the overlay, on the new version.
-    let mount = LazyMount::recover(version.clone(), &overlay, &mnt, Reading::Whole).unwrap();
+    let mount = LazyMount::recover(Access::Server, version.clone(), &overlay, &mnt, Reading::Whole)
+        .unwrap();
     let second = compute.start(cell(root, &mnt)).await.unwrap();
     let mut client = Client::connect(second.socket()).await.unwrap();
     assert_eq!(count(&mut client).await, Some(Bson::Int32(1_500)));
@@ -85,7 +86,7 @@ async fn mongod_is_killed_sealed_and_found_again() {
 
     // And the version holds what was acknowledged before its seal, nothing torn.
     let (overlay, mnt) = (root.join("overlay2"), root.join("mnt2"));
-    let mount = LazyMount::create(version, &overlay, &mnt).unwrap();
+    let mount = LazyMount::create(Access::Server, version, &overlay, &mnt).unwrap();
     let third = compute.start(cell(root, &mnt)).await.unwrap();
     mount.boot_done();
     let mut client = Client::connect(third.socket()).await.unwrap();

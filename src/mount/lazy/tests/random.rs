@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
-use super::super::{LazyMount, Reading, Sealed};
+use super::super::overlay::Overlay;
+use super::super::session::Tuning;
+use super::super::{Durable, LazyMount, Reading, Sealed};
 use super::source::{Files, Memory, Random, pattern, read_all, works};
 use super::twin::{Op, Outcome, Profile, Side};
 
@@ -34,6 +36,12 @@ struct Pace {
     seal: u64,
     restart: u64,
     fail: u64,
+}
+
+/// Half of all runs have the kernel write back what it keeps, as where it can write nothing by itself.
+fn tuning(seed: u64) -> Tuning {
+    let tuning = Tuning::default();
+    Tuning { direct: tuning.direct && seed.is_multiple_of(2), ..tuning }
 }
 
 fn first_version() -> Memory {
@@ -63,7 +71,8 @@ impl Run {
         set_modes(&plain);
         let mount = {
             let _entered = runtime.enter();
-            LazyMount::create(source.clone(), &overlay, &mnt).unwrap()
+            let overlay = Overlay::create(source.clone(), &overlay, Durable::AtOnce).unwrap();
+            LazyMount::mount(overlay, &mnt, tuning(seed)).unwrap()
         };
         let (ours, plain) = (Side::new(&mnt), Side::new(&plain));
         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -175,8 +184,8 @@ impl Run {
         self.runtime.block_on(mount.unmount()).unwrap();
         drop(mount);
         let _entered = self.runtime.enter();
-        let recovered =
-            LazyMount::recover(self.source.clone(), &self.overlay, &self.ours.root, Reading::Whole);
+        let recovered = Overlay::recover(self.source.clone(), &self.overlay, Reading::Whole)
+            .and_then(|overlay| LazyMount::mount(overlay, &self.ours.root, tuning(self.seed)));
         self.mount =
             Some(recovered.unwrap_or_else(|error| panic!("{}: {error}", self.context(step))));
         self.compare(step);
@@ -191,7 +200,7 @@ impl Drop for Run {
     }
 }
 
-fn set_modes(root: &Path) {
+pub(super) fn set_modes(root: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let tree = crate::mount::walk(root).unwrap();
     let directories = tree.directories().iter().map(|d| (&d.path, 0o700));
@@ -200,7 +209,7 @@ fn set_modes(root: &Path) {
     }
 }
 
-fn modes(root: &Path) -> Vec<(String, u32)> {
+pub(super) fn modes(root: &Path) -> Vec<(String, u32)> {
     let tree = crate::mount::walk(root).unwrap();
     let mut modes: Vec<_> =
         tree.files().iter().map(|f| (f.path.as_str().to_owned(), f.mode)).collect();
@@ -233,7 +242,7 @@ fn compare(found: &Files, expected: &Files, context: &str) {
 }
 
 /// How many seeds: more when asked for.
-fn seeds(few: u64) -> std::ops::Range<u64> {
+pub(super) fn seeds(few: u64) -> std::ops::Range<u64> {
     let wanted = std::env::var("ARGON_SEEDS").ok().and_then(|text| text.parse().ok());
     match std::env::var("ARGON_SEED").ok().and_then(|text| text.parse().ok()) {
         Some(seed) => seed..seed + 1,

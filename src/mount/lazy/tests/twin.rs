@@ -26,6 +26,9 @@ pub(super) enum Op {
     Allocate { slot: u64, mode: i32, offset: u64, length: u64 },
     MapWrite { slot: u64, offset: u64, length: usize, seed: u64 },
     MapRead { slot: u64, offset: u64, length: usize },
+    Direct { slot: u64, page: u64, pages: usize, seed: Option<u64> },
+    Copy { from: u64, to: u64, offset: u64, target: u64, length: usize },
+    Known { slot: u64 },
     Sync { slot: u64 },
     SyncDirectory { path: String },
     Rename { from: String, to: String },
@@ -75,12 +78,13 @@ impl Op {
             _ => random.next() % 20_000,
         };
         let (seed, size) = (random.next(), length as usize);
-        let kinds = if profile == Profile::Names { 24 } else { 14 };
+        let kinds = if profile == Profile::Names { 27 } else { 17 };
         match random.next() % kinds {
             0 | 1 => {
                 let path = if profile == Profile::Names { path(random) } else { "f0".into() };
-                let flags = [0, libc::O_CREAT, libc::O_CREAT | libc::O_EXCL, libc::O_TRUNC];
-                let allowed = if profile == Profile::Names { 4 } else { 2 };
+                let flags =
+                    [0, libc::O_CREAT, libc::O_APPEND, libc::O_CREAT | libc::O_EXCL, libc::O_TRUNC];
+                let allowed = if profile == Profile::Names { 5 } else { 3 };
                 Self::Open { slot, path, flags: flags[random.next() as usize % allowed] }
             }
             2..=4 => Self::Write { slot, offset, length: size, seed },
@@ -101,13 +105,22 @@ impl Op {
             11 => Self::MapWrite { slot, offset, length: size, seed },
             12 => Self::MapRead { slot, offset, length: size },
             13 => Self::Sync { slot },
-            14 => Self::Close { slot },
-            15 | 16 => Self::Rename { from: path(random), to: path(random) },
-            17 | 18 => Self::Unlink { path: path(random) },
-            19 => Self::MakeDirectory { path: path(random) },
-            20 => Self::RemoveDirectory { path: path(random) },
-            21 => Self::Mode { path: path(random), mode: 0o600 | random.next() as u32 & 0o177 },
-            22 => Self::Facts { path: path(random) },
+            14 => {
+                let (page, pages) = (offset / 4096, 1 + size / 4096);
+                Self::Direct { slot, page, pages, seed: seed.is_multiple_of(2).then_some(seed) }
+            }
+            15 => {
+                let (to, target) = (random.next() % SLOTS, random.next() % BYTES_MAX);
+                Self::Copy { from: slot, to, offset, target, length: size }
+            }
+            16 => Self::Known { slot },
+            17 => Self::Close { slot },
+            18 | 19 => Self::Rename { from: path(random), to: path(random) },
+            20 | 21 => Self::Unlink { path: path(random) },
+            22 => Self::MakeDirectory { path: path(random) },
+            23 => Self::RemoveDirectory { path: path(random) },
+            24 => Self::Mode { path: path(random), mode: 0o600 | random.next() as u32 & 0o177 },
+            25 => Self::Facts { path: path(random) },
             _ if random.next().is_multiple_of(2) => Self::List { path: "d0".into() },
             _ => Self::SyncDirectory { path: "d0".into() },
         }
@@ -170,6 +183,14 @@ impl Side {
                 map(slot(s)?, *offset, *length, Some(*seed))
             }
             Op::MapRead { slot: s, offset, length } => map(slot(s)?, *offset, *length, None),
+            Op::Direct { slot: s, page, pages, seed } => direct(slot(s)?, *page, *pages, *seed),
+            Op::Copy { from, to, offset, target, length } => {
+                copy(slot(from)?, slot(to)?, *offset, *target, *length)
+            }
+            Op::Known { slot: s } => {
+                let facts = slot(s)?.metadata()?;
+                Ok([facts.len(), facts.mode().into(), facts.nlink()].map(u64::to_le_bytes).concat())
+            }
             Op::Sync { slot: s } => slot(s)?.sync_all().map(|()| Vec::new()),
             Op::SyncDirectory { path } => File::open(at(path))?.sync_all().map(|()| Vec::new()),
             Op::Rename { from, to } => fs::rename(at(from), at(to)).map(|()| Vec::new()),
@@ -217,7 +238,51 @@ fn allocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<Vec<
     if result == 0 { Ok(Vec::new()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Reads or writes by a shared mapping, within the file.
+/// Reads, or writes within the file, by whole pages that the kernel does not keep.
+fn direct(file: &File, page: u64, pages: usize, seed: Option<u64>) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_DIRECT);
+    // The same file, whatever its name is by now.
+    let again = options.open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let pages = match seed {
+        Some(_) => pages.min((file.metadata()?.len() / 4096).saturating_sub(page) as usize),
+        None => pages,
+    };
+    let mut buffer = vec![0; (pages + 1) * 4096];
+    let aligned = buffer.as_ptr().align_offset(4096);
+    let part = &mut buffer[aligned..aligned + pages * 4096];
+    match seed {
+        Some(seed) => {
+            part.copy_from_slice(&pattern(seed, part.len()));
+            again.write_all_at(part, page * 4096).map(|()| Vec::new())
+        }
+        None => {
+            let read = again.read_at(part, page * 4096)?;
+            Ok(part[..read].to_vec())
+        }
+    }
+}
+
+/// Copies within the kernel, as far as the one reaches, and gives how far that was.
+fn copy(from: &File, to: &File, at: u64, target: u64, length: usize) -> io::Result<Vec<u8>> {
+    let (mut at, mut target) = (at as i64, target as i64);
+    let mut copied = 0;
+    while copied < length {
+        // SAFETY: both descriptors are open as long as they are borrowed.
+        let more = unsafe {
+            let (from, to) = (from.as_raw_fd(), to.as_raw_fd());
+            libc::copy_file_range(from, &mut at, to, &mut target, length - copied, 0)
+        };
+        match more {
+            0 => break,
+            more if more < 0 => return Err(io::Error::last_os_error()),
+            more => copied += more as usize,
+        }
+    }
+    Ok(copied.to_le_bytes().to_vec())
+}
+
+/// Reads or writes by a shared mapping, within the file; a read goes on to the end of the last page.
 fn map(file: &File, offset: u64, length: usize, seed: Option<u64>) -> io::Result<Vec<u8>> {
     let bytes = file.metadata()?.len();
     let end = bytes.min(offset + length as u64);
@@ -226,6 +291,7 @@ fn map(file: &File, offset: u64, length: usize, seed: Option<u64>) -> io::Result
     }
     let start = offset / 4096 * 4096;
     let size = (end - start) as usize;
+    let size = if seed.is_none() { size.next_multiple_of(4096) } else { size };
     // SAFETY: a new mapping; nobody makes the file shorter while it is there.
     let address = unsafe {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -241,6 +307,11 @@ fn map(file: &File, offset: u64, length: usize, seed: Option<u64>) -> io::Result
     let out = match seed {
         Some(seed) => {
             part.copy_from_slice(&pattern(seed, part.len()));
+            let how = if seed.is_multiple_of(2) { libc::MS_SYNC } else { libc::MS_ASYNC };
+            // SAFETY: it is the mapping from above.
+            if unsafe { libc::msync(address, size, how) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
             Vec::new()
         }
         None => part.to_vec(),
