@@ -161,6 +161,7 @@ impl Shared {
             directory: layout.parked(),
             sockets: layout.sockets().to_owned(),
             terms: Terms { cache_gb: settings.cache_gb, oplog_mb: settings.oplog_mb },
+            access: mounting::access(&*compute),
         };
         let pool = Pool::new(compute.clone(), metrics.clone(), pool);
         Ok(Arc::new(Self {
@@ -278,21 +279,26 @@ impl Shared {
             log: workspace.log(),
             cache_gb: self.settings.cache_gb,
             oplog_mb: self.settings.oplog_mb,
-            owner: self.owner(workspace),
+            owner: self.owner_of(workspace),
             written_by,
         };
         Ok((self.compute.start(cell).await?, queued))
     }
 
     /// Whom a mongod in this workspace works for; nobody known, where its volume is being made.
-    fn owner(&self, workspace: &Workspace) -> compute::Owner {
+    fn owner_of(&self, workspace: &Workspace) -> compute::Owner {
         let id = workspace.socket_dir().file_name().and_then(|name| name.to_str()?.parse().ok());
         let cell = id.and_then(|id: BranchId| self.cells.get(&id));
-        cell.map_or_else(compute::Owner::default, |cell| compute::Owner {
+        cell.map_or_else(compute::Owner::default, |cell| self.owner(&cell))
+    }
+
+    /// Whom a branch's mongod works for.
+    pub(super) fn owner(&self, cell: &Cell) -> compute::Owner {
+        compute::Owner {
             project: cell.project.to_string(),
             branch: cell.name.to_string(),
             epoch: cell.row().epoch.0,
-        })
+        }
     }
 
     pub(super) fn project(&self, name: &Name) -> Result<ProjectRow, BranchError> {

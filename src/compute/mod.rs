@@ -65,6 +65,15 @@ pub struct Build {
     pub image: Option<String>,
 }
 
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.image {
+            Some(image) => write!(f, "{} ({image})", self.version),
+            None => f.write_str(&self.version),
+        }
+    }
+}
+
 /// Whom a mongod works for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
@@ -135,6 +144,14 @@ pub trait Compute: Send + Sync + fmt::Debug {
     /// one would change it for good, an older one fails.
     async fn opens(&self, written_by: &Build) -> Result<bool, ComputeError> {
         Ok(series(&written_by.version) == series(self.mongod_version()))
+    }
+
+    /// Whether a mongod that it starts ahead goes on with what this one wrote: only one that is the
+    /// very same does.
+    fn parks_for(&self, written_by: &Build) -> bool {
+        let is_other = |image: &str| self.image().is_some_and(|own| own != image);
+        written_by.version == self.mongod_version()
+            && !written_by.image.as_deref().is_some_and(is_other)
     }
 
     /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a

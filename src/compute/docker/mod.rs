@@ -7,6 +7,7 @@ mod container;
 mod engine;
 mod error;
 mod spec;
+mod starting;
 mod sweep;
 
 use std::io;
@@ -15,21 +16,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bollard::models::ContainerCreateBody;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info};
+use tracing::info;
 
 pub use engine::{Engine, Image, PullProgress, is_image_name, socket};
 pub use error::DockerError;
 
-use self::container::{Container, Plan};
+use self::container::{Container, Plan, Process};
 use self::engine::words;
 use self::spec::{OPEN_FILES, Template};
+use self::starting::{Ahead, Starting};
 use self::sweep::Live;
 use super::launch::{self, PORT, START_DEADLINE};
 use super::mongod::last_words;
-use super::{
-    Build, Cell, Compute, ComputeError, Exit, Instance, ServerFacts, StartPhases, User, series,
-};
+use super::ready::{Member, Volume};
+use super::{Build, Cell, Compute, ComputeError, Instance, Parked, User, series};
 use crate::base::blocking::blocking;
 
 /// The image where nobody names one.
@@ -230,74 +233,47 @@ impl Compute for DockerCompute {
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
         let member = launch::member(&cell, PORT);
+        let earlier = self.earlier(cell.written_by.as_ref()).await?;
+        let image = earlier.as_ref().unwrap_or(&self.image);
+        let body = self.template.mongod(&cell, image);
+        let begun = Instant::now();
+        let container = self.launch(cell, body, Process::Unknown).await?;
+        let image = image.reference().to_owned();
+        Starting { container, member, image }.ready(begun, START_DEADLINE).await
+    }
+
+    fn can_park(&self) -> bool {
+        true
+    }
+
+    async fn park(&self, cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        // Only used volumes are given to it.
+        let member = Member { volume: Volume::Used, ..launch::member(&cell, PORT) };
+        let body = self.template.parked(&cell, &self.image);
+        let container = self.launch(cell, body, Process::Asked).await?;
+        let image = self.image.reference().to_owned();
+        let live = self.live.clone();
+        Ok(Arc::new(Ahead::begun(Starting { container, member, image }, live)))
+    }
+}
+
+impl DockerCompute {
+    /// Makes and starts a cell's container.
+    async fn launch(
+        &self,
+        cell: Cell,
+        body: ContainerCreateBody,
+        process: Process,
+    ) -> Result<Arc<Container>, ComputeError> {
         let socket = launch::fresh_socket(&cell, PORT)?;
         // It is written when the container has ended; until then it must not be an earlier one's.
         std::fs::write(&cell.log, "")
             .map_err(|source| ComputeError::io("create the log", &cell.log, source))?;
-        let earlier = self.earlier(cell.written_by.as_ref()).await?;
-        let image = earlier.as_ref().unwrap_or(&self.image);
-        let reference = image.reference().to_owned();
-        let (name, body) = (self.name(&cell), self.template.mongod(&cell, image));
-        let plan = Plan { name, body, socket, log: cell.log.clone() };
+        let plan = Plan { name: self.name(&cell), body, socket, log: cell.log.clone(), process };
         let user = self.user;
         blocking(move || [cell.dbpath, cell.socket_dir].iter().try_for_each(|dir| give(dir, user)))
             .await?;
-        let begun = tokio::time::Instant::now();
-        let container = Container::launch(self.engine.clone(), self.live.clone(), plan).await?;
-        let end = container.wait();
-        match launch::ready(container.socket(), &member, container.log(), START_DEADLINE, end).await
-        {
-            Ok((facts, listening)) => {
-                let start =
-                    StartPhases { listening: listening - begun, primary: listening.elapsed() };
-                debug!(socket = %container.socket().display(), "mongod is a writable primary");
-                Ok(Arc::new(Ready { container, facts, start, image: reference }))
-            }
-            Err(error) => {
-                container.kill().await;
-                Err(error)
-            }
-        }
-    }
-}
-
-/// A mongod in a container that became ready.
-#[derive(Debug)]
-struct Ready {
-    container: Container,
-    facts: ServerFacts,
-    start: StartPhases,
-    image: String,
-}
-
-#[async_trait]
-impl Instance for Ready {
-    fn socket(&self) -> &Path {
-        self.container.socket()
-    }
-
-    fn facts(&self) -> &ServerFacts {
-        &self.facts
-    }
-
-    fn image(&self) -> Option<&str> {
-        Some(&self.image)
-    }
-
-    fn start_phases(&self) -> StartPhases {
-        self.start
-    }
-
-    async fn wait(&self) -> Exit {
-        self.container.wait().await
-    }
-
-    async fn stop(&self) -> Exit {
-        self.container.stop().await
-    }
-
-    async fn kill(&self) {
-        self.container.kill().await;
+        Ok(Container::launch(self.engine.clone(), self.live.clone(), plan).await?.into())
     }
 }
 
