@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use argon::mount::lazy;
-use argon_admin::types::{Branch, BranchState, Status, WakeTrace};
+use argon_admin::types::{Branch, BranchState, Status};
 use bson::doc;
 use futures_util::future::join_all;
 use proxy_tests::docker::{Engine, IMAGE, label, mounts_below};
@@ -118,6 +118,8 @@ async fn confined(engine: &Engine, server: &Server) -> Result<()> {
         ("{{index .HostConfig.LogConfig.Config \"max-size\"}}", "4m"),
         ("{{index .HostConfig.LogConfig.Config \"max-file\"}}", "2"),
         ("{{range .Mounts}}{{.Type}} {{.Propagation}} {{end}}", "bind rprivate bind rprivate"),
+        ("{{index .Config.Labels \"argon.project\"}}", "demo"),
+        ("{{index .Config.Labels \"argon.epoch\"}}", "1"),
         ("{{len .Mounts}}", "2"),
     ] {
         let found = ask(what)?;
@@ -159,7 +161,7 @@ async fn what_is_chosen_is_said_with_its_reason() -> Result<()> {
     // Where containers are asked for, nothing else is put in their place. Nobody listens there.
     let absent = "127.0.0.1:1/absent/mongo:1";
     let without = "argon-tests/without:1";
-    another_image(&engine, "ENV PATH=/nowhere", without)?;
+    engine.another_image("ENV PATH=/nowhere", without)?;
     for (more, expected) in [
         (
             ["--docker-socket", &socket, "--image", without],
@@ -175,45 +177,6 @@ async fn what_is_chosen_is_said_with_its_reason() -> Result<()> {
     }
     engine.docker(&["rmi", without])?;
     Ok(())
-}
-
-/// Makes another image of the tests' own.
-fn another_image(engine: &Engine, change: &str, name: &str) -> Result<()> {
-    let made = engine.docker(&["create", "--network=none", IMAGE])?;
-    engine.docker(&["commit", "--change", change, &made, name])?;
-    engine.docker(&["rm", "--volumes", &made]).map(drop)
-}
-
-/// A tag that moves, or another one: branches keep the image that wrote them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_branch_goes_on_with_the_image_that_wrote_it() -> Result<()> {
-    let Some(engine) = Engine::shared("the images of branches")? else { return Ok(()) };
-    let next = "argon-tests/mongo:next";
-    another_image(&engine, "LABEL next=1", next)?;
-    let mut server = Setup::new()?.docker(&engine).start()?;
-    server.project("demo")?;
-    let data_dir = server.data_dir().to_owned();
-    let of_branch = |name: &str| {
-        let container = engine.container_of(&data_dir, "demo", name)?;
-        engine.docker(&["inspect", "--format", "{{.Image}}", &container])
-    };
-    let id_of = |image: &str| engine.docker(&["inspect", "--format", "{{.Id}}", image]);
-    insert(&driver::connect(&server.branch("old-image", &["--empty"])?.uri).await?, "old").await?;
-    ensure!(of_branch("old-image")? == id_of(IMAGE)?);
-    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
-
-    server.start_again_with("ARGON_IMAGE", next)?;
-    let old = driver::connect(&server.show("old-image")?.uri).await?;
-    ensure!(changes(&old).await? == ["old"]);
-    ensure!(of_branch("old-image")? == id_of(IMAGE)?, "it runs in another image");
-    let wakes: Vec<WakeTrace> = server.cli().json(&["branch", "wake-trace", "old-image"])?;
-    let why = wakes[0].cold_because.clone().unwrap_or_default();
-    ensure!(why.contains(&id_of(next)?) && why.contains("is parked"), "{why}");
-    insert(&driver::connect(&server.branch("new-image", &["--empty"])?.uri).await?, "new").await?;
-    ensure!(of_branch("new-image")? == id_of(next)?, "a new branch runs in the old image");
-    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
-    nothing_is_left(&engine, &server)?;
-    engine.docker(&["rmi", next]).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -249,7 +212,8 @@ async fn a_killed_server_leaves_its_containers_to_the_next_one() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_a_container_ended_is_in_the_branchs_status() -> Result<()> {
     let Some(engine) = Engine::shared("the end of containers")? else { return Ok(()) };
-    let limits = ["--branch-memory=256MiB"];
+    // In one that was started ahead it is no other.
+    let limits = ["--branch-memory=256MiB", "--parked=1"];
     let mut server = Setup::new()?.docker(&engine).arguments(&limits).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty"])?.uri;
@@ -307,7 +271,7 @@ async fn nothing_is_lost_whatever_is_done_to_containers_and_engine() -> Result<(
     let Some(mut engine) = Engine::start("faults of containers and engine")? else { return Ok(()) };
     let asked = std::env::var("ARGON_DOCKER_ROUNDS").ok().and_then(|text| text.parse().ok());
     let rounds: usize = asked.unwrap_or(FAULTS.len());
-    let mut server = Setup::new()?.docker(&engine).start()?;
+    let mut server = Setup::new()?.docker(&engine).arguments(&["--parked", "1"]).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty"])?.uri;
     let client = driver::connect(&uri).await?;

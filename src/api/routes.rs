@@ -28,6 +28,7 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(projects::list, projects::create))
         .routes(routes!(projects::delete))
         .routes(routes!(projects::set_retention))
+        .routes(routes!(projects::set_image))
         .routes(routes!(projects::preview_retention))
         .routes(routes!(branches::list, branches::create))
         .routes(routes!(branches::show, branches::change, branches::delete))

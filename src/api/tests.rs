@@ -124,9 +124,9 @@ async fn a_project_and_its_branches_live_and_end_over_http() {
 }
 
 fn life_of_a_project(client: Client) {
-    let shop = CreateProject { name: "shop".into() };
+    let shop = CreateProject { name: "shop".into(), image: None };
     assert_eq!(
-        refused(&client, client.create_project(&CreateProject { name: "S".into() })),
+        refused(&client, client.create_project(&CreateProject { name: "S".into(), image: None })),
         "invalid_name"
     );
     let created = done(&client, client.create_project(&shop));

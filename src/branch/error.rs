@@ -41,6 +41,8 @@ pub enum BranchError {
     UnknownBranch { project: Name, branch: String },
     #[error("there is a branch `{branch}` in project `{project}` already")]
     BranchExists { project: Name, branch: Name },
+    #[error("the archive that project `{project}` starts from is no longer the store's")]
+    OtherBase { project: Name },
     #[error("branch `{branch}` was deleted")]
     Deleted { branch: Name },
     #[error("branch `{branch}` is not deleted")]
@@ -153,6 +155,7 @@ impl BranchError {
             Self::WhichProject { .. } => ("which_project", 422),
             Self::ProjectExists { .. } => ("project_exists", 409),
             Self::ProjectNotEmpty { .. } => ("project_not_empty", 409),
+            Self::OtherBase { .. } => ("other_base", 409),
             Self::UnknownBranch { .. } => ("unknown_branch", 404),
             Self::BranchExists { .. } => ("branch_exists", 409),
             Self::Deleted { .. } => ("branch_deleted", 409),
@@ -187,6 +190,7 @@ impl BranchError {
             Self::Base { .. } => ("base_failed", 500),
             Self::Dump { .. } => ("dump_failed", 500),
             Self::Local { .. } | Self::Mount { .. } => ("local_disk", 500),
+            Self::Compute { source } if source.is_refusal() => ("image_unusable", 422),
             Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
             Self::Volume { source } => match &**source {
                 VolumeError::OtherCollector => ("gc_elsewhere", 503),
@@ -250,6 +254,11 @@ impl BranchError {
             Self::ProjectNotEmpty { .. } => {
                 "delete its branches first: `argon branch delete`".into()
             }
+            Self::OtherBase { .. } => {
+                "make another project with --image, or set the archive back: `argon base set`"
+                    .into()
+            }
+            Self::Compute { source } if source.hint().is_some() => return source.hint(),
             Self::UnknownBranch { project, .. } => {
                 format!("see `argon branch list --project {project}`, with --deleted too")
             }

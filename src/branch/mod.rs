@@ -21,6 +21,7 @@ mod fresh;
 mod garbage;
 mod history;
 mod identity;
+mod image;
 mod lease;
 mod life;
 mod local;

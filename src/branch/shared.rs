@@ -29,7 +29,7 @@ use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::base::snapshot_every;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
-use crate::compute::{self, Build, Compute, Instance, ServerFacts};
+use crate::compute::{self, Build, Choice, Compute, Instance, ServerFacts};
 use crate::pool::{self, Pool, Terms};
 use crate::store::{Key, Store};
 use crate::volume::{BlockCache, Volumes};
@@ -252,22 +252,38 @@ impl Shared {
         .await
     }
 
-    /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
-    /// of asking.
-    pub(super) async fn start(
+    /// Starts the mongod of an image, or the server's own where none is named, on a dbpath, whatever
+    /// wrote that.
+    pub(super) async fn start_with(
         &self,
         workspace: &Workspace,
+        dbpath: PathBuf,
+        image: Option<&str>,
     ) -> Result<Arc<dyn Instance>, BranchError> {
-        Ok(self.start_in_turn(workspace, workspace.db(), None).await?.0)
+        let choice = match image {
+            Some(image) => Choice::Image(image.to_owned()),
+            None => Choice::Server,
+        };
+        Ok(self.start_chosen(workspace, dbpath, choice).await?.0)
     }
 
-    /// The same on a dbpath that may be elsewhere, of what another mongod may have written; and how long
-    /// the turn was waited for.
+    /// Starts a mongod on a dbpath that another may have written, at most [`STARTS_AT_ONCE`] at a time, in
+    /// the order of asking; and how long the turn was waited for.
     pub(super) async fn start_in_turn(
         &self,
         workspace: &Workspace,
         dbpath: PathBuf,
         written_by: Option<Build>,
+    ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+        let choice = written_by.map_or(Choice::Server, Choice::WroteIt);
+        self.start_chosen(workspace, dbpath, choice).await
+    }
+
+    async fn start_chosen(
+        &self,
+        workspace: &Workspace,
+        dbpath: PathBuf,
+        mongod: Choice,
     ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
         let asked = Instant::now();
         let _turn = self.starts.acquire().await.map_err(|_| BranchError::Closing)?;
@@ -280,7 +296,7 @@ impl Shared {
             cache_gb: self.settings.cache_gb,
             oplog_mb: self.settings.oplog_mb,
             owner: self.owner_of(workspace),
-            written_by,
+            mongod,
         };
         Ok((self.compute.start(cell).await?, queued))
     }

@@ -96,6 +96,10 @@ const MIGRATIONS: &[&str] = &[
     -- Whether the branch was made here and its first head may not be in the store yet.
     ALTER TABLE branches ADD COLUMN head_pending INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    -- The image that a project's new branches begin with; NULL: the server's.
+    ALTER TABLE projects ADD COLUMN image TEXT;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

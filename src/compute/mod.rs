@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bson::Document;
 
 pub use cgroup::GroupLimits;
-pub use docker::DockerCompute;
+pub use docker::{DockerCompute, PullProgress};
 pub use error::{ComputeError, Exit};
 pub use parked::Parked;
 pub use process::ProcessCompute;
@@ -52,9 +52,23 @@ pub struct Cell {
     pub oplog_mb: u32,
     /// Whose it is, for people: containers are labelled with it.
     pub owner: Owner,
-    /// Which mongod last wrote the dbpath, where one did.
-    pub written_by: Option<Build>,
+    /// Which mongod is to run.
+    pub mongod: Choice,
 }
+
+/// Which mongod runs on a dbpath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The server's own: nothing was written yet, or by the same.
+    Server,
+    /// What last wrote the dbpath, where that is at hand; else the server's own.
+    WroteIt(Build),
+    /// That of this image, whatever wrote the dbpath.
+    Image(String),
+}
+
+/// Told how far a pull is.
+pub type OnPull<'a> = &'a (dyn Fn(PullProgress) + Send + Sync);
 
 /// A mongod that wrote a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +152,15 @@ pub trait Compute: Send + Sync + fmt::Debug {
     /// The image that its mongods come from, where nothing asks for another; none for processes.
     fn image(&self) -> Option<&str> {
         None
+    }
+
+    /// Which mongod an image has, and by what name that image is recorded. It is brought here where it is
+    /// missing, which takes as long as that takes.
+    ///
+    /// # Errors
+    /// There is no such image, it has no mongod that runs, or [`ComputeError::NoImages`].
+    async fn fetch(&self, _image: &str, _progress: OnPull<'_>) -> Result<Build, ComputeError> {
+        Err(ComputeError::NoImages)
     }
 
     /// Whether it has a mongod that opens what this one wrote. Only the same series does that: a newer

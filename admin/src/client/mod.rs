@@ -12,8 +12,8 @@ use std::io::Read;
 
 use crate::types::{
     Base, Branch, ChangeBranch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving,
-    List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, Status,
-    TakeSnapshot, Until, Version, WakeTrace,
+    List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, SetImage,
+    Status, TakeSnapshot, Until, Version, WakeTrace,
 };
 use address::segment;
 use http::Http;
@@ -88,6 +88,11 @@ impl Client {
         rules: &Retention,
     ) -> Result<Operation, ClientError> {
         self.http.put(&format!("/v1/projects/{}/retention", segment(project)), rules)
+    }
+
+    /// Begins to set which image a project's new branches begin with.
+    pub fn set_image(&self, project: &str, image: &SetImage) -> Result<Operation, ClientError> {
+        self.http.put(&format!("/v1/projects/{}/image", segment(project)), image)
     }
 
     /// What such rules would let go now.

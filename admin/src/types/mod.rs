@@ -33,7 +33,7 @@ pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
-pub use project::{Base, CreateProject, Leaving, Project, Retention, Thinning};
+pub use project::{Base, CreateProject, Leaving, Project, Retention, SetImage, Thinning};
 pub use snapshot_every::{InvalidSnapshotEvery, SnapshotEvery};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, ParkedMongods, Status};

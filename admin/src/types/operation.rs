@@ -71,6 +71,8 @@ pub enum OperationKind {
     UnpinVersion,
     /// Set which versions and deleted branches a project keeps.
     SetRetention,
+    /// Set which image a project's new branches begin with.
+    SetImage,
     /// Set the archive that new projects start from.
     SetBase,
     /// Delete from the store what nothing needs.
@@ -129,6 +131,7 @@ impl OperationKind {
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
             Self::SetRetention => "set retention",
+            Self::SetImage => "set image",
             Self::SetBase => "set base",
             Self::CollectGarbage => "collect garbage",
             Self::Scrub => "scrub",
@@ -176,6 +179,7 @@ mod tests {
             PinVersion,
             UnpinVersion,
             SetRetention,
+            SetImage,
             SetBase,
             CollectGarbage,
             Scrub,

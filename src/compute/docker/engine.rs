@@ -60,7 +60,7 @@ impl Image {
 }
 
 /// How far a pull is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PullProgress {
     /// Bytes so far.
     pub bytes: u64,

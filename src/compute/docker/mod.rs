@@ -10,6 +10,7 @@ mod spec;
 mod starting;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::models::ContainerCreateBody;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::info;
@@ -32,7 +34,7 @@ use self::sweep::Live;
 use super::launch::{self, PORT, START_DEADLINE};
 use super::mongod::last_words;
 use super::ready::{Member, Volume};
-use super::{Build, Cell, Compute, ComputeError, Instance, Parked, User, series};
+use super::{Build, Cell, Choice, Compute, ComputeError, Instance, OnPull, Parked, User, series};
 use crate::base::blocking::blocking;
 
 /// The image where nobody names one.
@@ -95,6 +97,8 @@ pub struct DockerCompute {
     /// What the names of its containers begin with.
     prefix: String,
     live: Arc<Live>,
+    /// The versions of images that were asked for theirs, by their ids.
+    versions: Mutex<BTreeMap<String, String>>,
     why: Option<String>,
     _watch: DropGuard,
 }
@@ -140,7 +144,9 @@ impl DockerCompute {
         let watch = sweep::watch(engine.clone(), server, live.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(watch));
         let _watch = stop.drop_guard();
-        Ok(Self { engine, image, version, template, user, prefix, live, why: None, _watch })
+        let versions = Mutex::new(BTreeMap::from([(image.id.clone(), version.clone())]));
+        let why = None;
+        Ok(Self { engine, image, version, template, user, prefix, live, versions, why, _watch })
     }
 
     /// Says why mongods are run so.
@@ -167,6 +173,36 @@ impl DockerCompute {
     #[cfg(test)]
     pub(super) fn setup(&self) -> Setup {
         Setup { limits: self.template.limits, user: self.user }
+    }
+
+    /// What mongod an image has. A container is asked once for each.
+    async fn version_of(&self, image: &Image) -> Result<String, DockerError> {
+        // Held meanwhile: the next one who asks finds the answer.
+        let mut versions = self.versions.lock().await;
+        if let Some(version) = versions.get(&image.id) {
+            return Ok(version.clone());
+        }
+        let name = format!("{}-version", self.prefix);
+        let _registered = self.live.register(&name);
+        let mut body = self.template.version();
+        body.image = Some(image.id.clone());
+        let version = self.engine.mongod_version(image, &name, body).await?;
+        versions.insert(image.id.clone(), version.clone());
+        Ok(version)
+    }
+
+    /// The image that a cell's mongod comes from.
+    async fn image_for(&self, choice: &Choice) -> Result<Image, DockerError> {
+        let found = match choice {
+            Choice::Server => None,
+            Choice::WroteIt(build) => self.earlier(Some(build)).await?,
+            Choice::Image(image) if image == self.image.reference() => None,
+            Choice::Image(image) => {
+                let found = self.engine.image(image).await?;
+                Some(found.ok_or_else(|| DockerError::ImageGone(image.clone()))?)
+            }
+        };
+        Ok(found.unwrap_or_else(|| self.image.clone()))
     }
 
     /// The image that wrote a volume, where that is not the server's own and the engine has it.
@@ -226,6 +262,21 @@ impl Compute for DockerCompute {
         Some(self.image.reference())
     }
 
+    async fn fetch(&self, image: &str, progress: OnPull<'_>) -> Result<Build, ComputeError> {
+        if !is_image_name(image) {
+            return Err(DockerError::ImageName(image.chars().take(256).collect()).into());
+        }
+        let found = match self.engine.image(image).await? {
+            Some(found) => found,
+            None => {
+                info!(image, "pulling an image");
+                self.engine.pull(image, &mut |so_far| progress(so_far)).await?
+            }
+        };
+        let version = self.version_of(&found).await?;
+        Ok(Build { version, image: Some(found.reference().to_owned()) })
+    }
+
     async fn opens(&self, written_by: &Build) -> Result<bool, ComputeError> {
         Ok(series(&written_by.version) == series(&self.version)
             || self.earlier(Some(written_by)).await?.is_some())
@@ -233,9 +284,8 @@ impl Compute for DockerCompute {
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
         let member = launch::member(&cell, PORT);
-        let earlier = self.earlier(cell.written_by.as_ref()).await?;
-        let image = earlier.as_ref().unwrap_or(&self.image);
-        let body = self.template.mongod(&cell, image);
+        let image = self.image_for(&cell.mongod).await?;
+        let body = self.template.mongod(&cell, &image);
         let begun = Instant::now();
         let container = self.launch(cell, body, Process::Unknown).await?;
         let image = image.reference().to_owned();

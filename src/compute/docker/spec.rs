@@ -183,6 +183,7 @@ fn bind(source: &Path, target: &str) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::Choice;
 
     fn template(limits: Limits) -> Template {
         let (image, server) = ("sha256:00".to_owned(), "/data".to_owned());
@@ -199,7 +200,7 @@ mod tests {
             cache_gb: 0.25,
             oplog_mb: 16,
             owner,
-            written_by: None,
+            mongod: Choice::Server,
         }
     }
 

@@ -1,0 +1,141 @@
+//! The images of branches, on a real Docker engine: which one a branch begins with, and that it stays
+//! with it. All of them have the same mongod, as there is one alone for tests.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use argon_admin::types::{Branch, Project, WakeTrace};
+use proxy_tests::binary::argon;
+use proxy_tests::docker::{Engine, IMAGE};
+use proxy_tests::driver;
+use proxy_tests::scenario::{changes, insert};
+use proxy_tests::server::{Server, Setup};
+
+/// The id of the image that a running branch is in.
+fn image_of(engine: &Engine, data_dir: &Path, project: &str, branch: &str) -> Result<String> {
+    let container = engine.container_of(data_dir, project, branch)?;
+    engine.docker(&["inspect", "--format", "{{.Image}}", &container])
+}
+
+fn id_of(engine: &Engine, image: &str) -> Result<String> {
+    engine.docker(&["inspect", "--format", "{{.Id}}", image])
+}
+
+/// What a command says that is refused, and that it says what to do next.
+fn refused(server: &Server, arguments: &[&str]) -> Result<String> {
+    let said = server.cli().fail(arguments)?.stderr;
+    ensure!(said.contains("hint: "), "{arguments:?}: {said}");
+    Ok(said)
+}
+
+/// A tag that moves, or another one: branches keep the image that wrote them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_goes_on_with_the_image_that_wrote_it() -> Result<()> {
+    let Some(engine) = Engine::shared("the images of branches")? else { return Ok(()) };
+    let next = "argon-tests/mongo:next";
+    engine.another_image("LABEL next=1", next)?;
+    let mut server = Setup::new()?.docker(&engine).arguments(&["--parked", "1"]).start()?;
+    server.project("demo")?;
+    let data_dir = server.data_dir().to_owned();
+    let of_branch = |name: &str| image_of(&engine, &data_dir, "demo", name);
+    let id_of = |image: &str| engine.docker(&["inspect", "--format", "{{.Id}}", image]);
+    insert(&driver::connect(&server.branch("old-image", &["--empty"])?.uri).await?, "old").await?;
+    ensure!(of_branch("old-image")? == id_of(IMAGE)?);
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+
+    server.start_again_with("ARGON_IMAGE", next)?;
+    let old = driver::connect(&server.show("old-image")?.uri).await?;
+    ensure!(changes(&old).await? == ["old"]);
+    ensure!(of_branch("old-image")? == id_of(IMAGE)?, "it runs in another image");
+    let wakes: Vec<WakeTrace> = server.cli().json(&["branch", "wake-trace", "old-image"])?;
+    let why = wakes[0].cold_because.clone().unwrap_or_default();
+    ensure!(why.contains(&id_of(next)?) && why.contains("is parked"), "{why}");
+    insert(&driver::connect(&server.branch("new-image", &["--empty"])?.uri).await?, "new").await?;
+    ensure!(of_branch("new-image")? == id_of(next)?, "a new branch runs in the old image");
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    engine.docker(&["rmi", next]).map(drop)
+}
+
+/// An image of their own for the branches of a project: over restarts, and when the catalog is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_project_has_an_image_of_its_own() -> Result<()> {
+    let Some(engine) = Engine::shared("the images of projects")? else { return Ok(()) };
+    let (own, later) = ("argon-tests/mongo:own", "argon-tests/mongo:later");
+    engine.another_image("LABEL own=1", own)?;
+    engine.another_image("LABEL later=1", later)?;
+    let mut server = Setup::new()?.docker(&engine).start()?;
+    let data_dir = server.data_dir().to_owned();
+    server.cli().run(&["project", "create", "plain"])?;
+    server.cli().run(&["project", "create", "shop", "--image", own])?;
+    let create = |server: &Server, project: &str, name: &str, more: &[&str]| -> Result<Branch> {
+        let words = ["branch", "create", name, "--project", project];
+        server.cli().json(&[&words[..], more].concat())
+    };
+    for (project, image) in [("shop", own), ("plain", IMAGE)] {
+        for (name, more) in [("empty", &["--empty"][..]), ("base", &[][..])] {
+            let client = driver::connect(&create(&server, project, name, more)?.uri).await?;
+            insert(&client, name).await?;
+            let found = image_of(&engine, &data_dir, project, name)?;
+            ensure!(found == id_of(&engine, image)?, "{project}/{name} runs in {found}");
+        }
+    }
+    let shown = server.cli().run(&["project", "list"])?;
+    ensure!(shown.contains("IMAGE") && shown.contains(own), "{shown}");
+
+    // What is there stays; what is new begins with the other one, or the server's.
+    for (name, set, image) in [("plain", "default", IMAGE), ("new", later, later)] {
+        server.cli().run(&["project", "image", "shop", set])?;
+        let client = driver::connect(&create(&server, "shop", name, &[])?.uri).await?;
+        insert(&client, name).await?;
+        ensure!(image_of(&engine, &data_dir, "shop", name)? == id_of(&engine, image)?, "{name}");
+    }
+    server.cli().run(&["branch", "suspend", "--wait", "base", "--project", "shop"])?;
+    let old: Branch = server.cli().json(&["branch", "show", "base", "--project", "shop"])?;
+    ensure!(changes(&driver::connect(&old.uri).await?).await? == ["base"]);
+    ensure!(image_of(&engine, &data_dir, "shop", "base")? == id_of(&engine, own)?);
+
+    // The store knows it too.
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    for lost in ["catalog.sqlite", "catalog.sqlite-wal"] {
+        std::fs::remove_file(data_dir.join(lost)).ok();
+    }
+    let mut repair = Command::new(argon());
+    repair.args(["repair", "--from-store", "--data-dir"]).arg(&data_dir);
+    ensure!(repair.status()?.success(), "the catalog is made again");
+    server.start_again()?;
+    let projects: Vec<Project> = server.cli().json(&["project", "list"])?;
+    let of_shop = projects.iter().find(|project| project.name == "shop");
+    ensure!(of_shop.is_some_and(|shop| shop.image.as_deref() == Some(later)), "{projects:?}");
+    let uri = create(&server, "shop", "last", &["--empty"])?.uri;
+    insert(&driver::connect(&uri).await?, "last").await?;
+    ensure!(image_of(&engine, &data_dir, "shop", "last")? == id_of(&engine, later)?);
+
+    // Nobody listens there.
+    let absent = "127.0.0.1:1/absent/mongo:1";
+    for (image, expected) in [(absent, "pull the image"), ("a b", "is not the name of an image")] {
+        let said = refused(&server, &["project", "create", "none", "--image", image])?;
+        ensure!(said.contains(expected), "{said}");
+        let said = refused(&server, &["project", "image", "shop", image])?;
+        ensure!(said.contains(expected), "{said}");
+    }
+    let projects: Vec<Project> = server.cli().json(&["project", "list"])?;
+    ensure!(projects.len() == 2, "one that failed is none: {projects:?}");
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    engine.docker(&["rmi", own, later]).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn local_processes_come_from_no_image() -> Result<()> {
+    let server = Server::start()?;
+    server.project("demo")?;
+    server.branch("dev", &["--empty"])?;
+    for words in [
+        &["project", "image", "demo", "mongo:8.0"][..],
+        &["project", "create", "shop", "--image", "mongo:8.0"],
+    ] {
+        let said = refused(&server, words)?;
+        ensure!(said.contains("mongods are local processes here"), "{words:?}: {said}");
+    }
+    Ok(())
+}
