@@ -1,16 +1,18 @@
-//! The images of branches, on a real Docker engine: which one a branch begins with, and that it stays
-//! with it. All of them have the same mongod, as there is one alone for tests.
+//! The images of branches, on a real Docker engine: which one a branch begins with, that it stays with it,
+//! and how it moves to another. All of them have the same mongod, as there is one alone for tests.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use argon_admin::types::{Branch, Project, WakeTrace};
+use argon_admin::types::{Branch, BranchState, Project, Version, WakeTrace};
+use futures_util::future::join_all;
 use proxy_tests::binary::argon;
 use proxy_tests::docker::{Engine, IMAGE};
 use proxy_tests::driver;
 use proxy_tests::scenario::{changes, insert};
 use proxy_tests::server::{Server, Setup};
+use proxy_tests::writer::{Writer, check_all_there};
 
 /// The id of the image that a running branch is in.
 fn image_of(engine: &Engine, data_dir: &Path, project: &str, branch: &str) -> Result<String> {
@@ -126,12 +128,104 @@ async fn a_project_has_an_image_of_its_own() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_moves_to_another_image_when_it_is_told_to() -> Result<()> {
+    let Some(engine) = Engine::shared("upgrades of branches")? else { return Ok(()) };
+    let (next, broken) = ("argon-tests/mongo:upgrade", "argon-tests/mongo:broken");
+    engine.another_image("LABEL upgrade=1", next)?;
+    engine.another_image("ENV PATH=/nowhere", broken)?;
+    for mount in ["auto", "eager"] {
+        let mut server = Setup::new()?.docker(&engine).arguments(&["--mount", mount]).start()?;
+        let data_dir = server.data_dir().to_owned();
+        server.project("demo")?;
+        let upgrade = |image| ["branch", "upgrade", "dev", "--image", image];
+        let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+        insert(&client, "before").await?;
+        // Under a client that writes: it waits, and goes on.
+        let writer = Writer::start(&client);
+        writer.until_written(10).await?;
+        server.cli().run(&[&upgrade(next)[..], &["--set-fcv"]].concat())?;
+        writer.until_written(10).await?;
+        let acknowledged = writer.finish().await?;
+        ensure!(image_of(&engine, &data_dir, "demo", "dev")? == id_of(&engine, next)?);
+        check_all_there(&client, &acknowledged).await?;
+        server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+        ensure!(changes(&client).await? == ["before"]);
+        ensure!(image_of(&engine, &data_dir, "demo", "dev")? == id_of(&engine, next)?, "it stays");
+
+        // One travels back by the label, into the old image.
+        let versions: Vec<Version> = server.cli().json(&["branch", "list-versions", "dev"])?;
+        let label = versions.iter().find_map(|version| version.label.clone()).unwrap_or_default();
+        ensure!(label.starts_with("before-upgrade-"), "{versions:?}");
+        let words = ["branch", "time-travel", "old", "--from-branch", "dev", "--label", &label];
+        let old: Branch = server.cli().json(&words)?;
+        ensure!(changes(&driver::connect(&old.uri).await?).await? == ["before"]);
+        ensure!(image_of(&engine, &data_dir, "demo", "old")? == id_of(&engine, IMAGE)?);
+
+        // What is refused changes nothing.
+        let before: Vec<Version> = server.cli().json(&["branch", "list-versions", "dev"])?;
+        for (image, expected) in [
+            (next, "it runs in that image already"),
+            (broken, "run `mongod --version` in the image"),
+            ("127.0.0.1:1/absent/mongo:1", "pull the image"),
+            ("../x", "is not the name of an image"),
+        ] {
+            let said = refused(&server, &upgrade(image))?;
+            ensure!(said.contains(expected), "{image}: {said}");
+        }
+        let after: Vec<Version> = server.cli().json(&["branch", "list-versions", "dev"])?;
+        ensure!(before == after, "{before:?} and {after:?}");
+
+        // Of two at once one is done, and the other has nothing left to do.
+        server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+        let both = join_all([0, 1].map(|_| {
+            let cli = server.cli();
+            tokio::task::spawn_blocking(move || cli.run(&upgrade(IMAGE)).is_ok())
+        }));
+        let done: Vec<_> = both.await.into_iter().flatten().collect();
+        ensure!(done == [true, false] || done == [false, true], "{done:?}");
+        ensure!(changes(&client).await? == ["before"]);
+        ensure!(image_of(&engine, &data_dir, "demo", "dev")? == id_of(&engine, IMAGE)?);
+
+        server.cli().run(&["branch", "delete", "dev"])?;
+        refused(&server, &upgrade(next))?;
+        ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    }
+    engine.docker(&["rmi", next, broken]).map(drop)
+}
+
+/// An image whose mongod says what it is, and then does not run on data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_fails_leaves_the_branch_as_it_was() -> Result<()> {
+    let Some(engine) = Engine::shared("upgrades that fail")? else { return Ok(()) };
+    let (folder, image) = (tempfile::tempdir()?, "argon-tests/mongo:ends");
+    let text = "#!/bin/sh\nif [ \"$1\" = --version ]; then exec /usr/bin/mongod --version; fi\n\
+        echo 17 >/data/db/somebody-was-here\nexit 9\n";
+    engine.image_with_program(folder.path(), text, image)?;
+    let server = Setup::new()?.docker(&engine).start()?;
+    server.project("demo")?;
+    let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&client, "before").await?;
+    for _ in 0..2 {
+        let said = server.cli().fail(&["branch", "upgrade", "dev", "--image", image])?.stderr;
+        ensure!(said.contains("it is as it was") && said.contains("exit code 9"), "{said}");
+        let dev = server.show("dev")?;
+        ensure!(dev.state == BranchState::Suspended && dev.error.is_none(), "{dev:?}");
+        ensure!(changes(&client).await? == ["before"]);
+        let found = image_of(&engine, server.data_dir(), "demo", "dev")?;
+        ensure!(found == id_of(&engine, IMAGE)?, "it runs in {found}");
+    }
+    drop(server);
+    engine.docker(&["rmi", "--force", image]).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn local_processes_come_from_no_image() -> Result<()> {
     let server = Server::start()?;
     server.project("demo")?;
     server.branch("dev", &["--empty"])?;
     for words in [
-        &["project", "image", "demo", "mongo:8.0"][..],
+        &["branch", "upgrade", "dev", "--image", "mongo:8.0"][..],
+        &["project", "image", "demo", "mongo:8.0"],
         &["project", "create", "shop", "--image", "mongo:8.0"],
     ] {
         let said = refused(&server, words)?;

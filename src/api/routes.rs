@@ -40,6 +40,7 @@ pub(super) fn router(app: App, reach: Reach) -> Router {
         .routes(routes!(branches::versions))
         .routes(routes!(branches::wakes))
         .routes(routes!(branches::snapshot))
+        .routes(routes!(branches::upgrade))
         .routes(routes!(versions::pin, versions::unpin))
         .routes(routes!(branches::open_port, branches::close_port))
         .routes(routes!(branches::open_socket, branches::close_socket))

@@ -29,6 +29,7 @@ mod manage;
 mod mounted;
 mod mounting;
 mod news;
+mod order;
 mod parked;
 mod rebuild;
 mod reconcile;
@@ -47,6 +48,7 @@ mod steps;
 #[cfg(test)]
 mod suite;
 mod thinning;
+mod upgrade;
 mod upload;
 mod view;
 mod wake;

@@ -13,7 +13,7 @@ use std::io::Read;
 use crate::types::{
     Base, Branch, ChangeBranch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving,
     List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, SetImage,
-    Status, TakeSnapshot, Until, Version, WakeTrace,
+    Status, TakeSnapshot, Until, UpgradeBranch, Version, WakeTrace,
 };
 use address::segment;
 use http::Http;
@@ -164,6 +164,16 @@ impl Client {
         how: &RecoverBranch,
     ) -> Result<Operation, ClientError> {
         self.http.post(&format!("{}/recover", branch_path(project, branch)), how)
+    }
+
+    /// Begins to move a branch to another image.
+    pub fn upgrade(
+        &self,
+        project: &str,
+        branch: &str,
+        to: &UpgradeBranch,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/upgrade", branch_path(project, branch)), to)
     }
 
     /// Begins to give a branch a port of its own.

@@ -26,7 +26,7 @@ use utoipa::ToSchema;
 
 pub use branch::{
     Branch, BranchState, ChangeBranch, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch,
-    Recovery, Until, connection_uri,
+    Recovery, Until, UpgradeBranch, connection_uri,
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};

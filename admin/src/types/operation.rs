@@ -65,6 +65,8 @@ pub enum OperationKind {
     CloseDoor,
     /// Make a version of a branch on request.
     SnapshotBranch,
+    /// Move a branch to another image.
+    UpgradeBranch,
     /// Keep a version for good.
     PinVersion,
     /// Let it go when its time comes.
@@ -128,6 +130,7 @@ impl OperationKind {
             Self::OpenDoor => "open door",
             Self::CloseDoor => "close door",
             Self::SnapshotBranch => "snapshot branch",
+            Self::UpgradeBranch => "upgrade branch",
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
             Self::SetRetention => "set retention",
@@ -176,6 +179,7 @@ mod tests {
             OpenDoor,
             CloseDoor,
             SnapshotBranch,
+            UpgradeBranch,
             PinVersion,
             UnpinVersion,
             SetRetention,
