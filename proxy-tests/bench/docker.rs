@@ -1,10 +1,11 @@
 //! `cargo bench --bench docker [-- --rounds N]`: what a container costs next to
-//! a local process, through Argon: how long a suspended branch takes to its first reply, and how
-//! many commands a second it serves then. docs/docker.md has what came of it.
+//! a local process, through Argon: how long a suspended branch takes to its first reply, started for it
+//! or ahead, and how many commands a second it serves then. docs/docker.md has what came of it.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use argon_admin::types::{Status, WakeBy, WakeTrace};
 use bson::{Document, doc};
 use futures_util::future::try_join_all;
 use mongodb::{Client, Collection};
@@ -12,6 +13,7 @@ use proxy_tests::binary;
 use proxy_tests::docker::Engine;
 use proxy_tests::driver;
 use proxy_tests::server::{Server, Setup};
+use proxy_tests::wait::eventually_async;
 
 /// Documents that are read, one at a time.
 const DOCUMENTS: i32 = 1000;
@@ -21,6 +23,8 @@ const TURN: Duration = Duration::from_millis(500);
 
 struct Place {
     name: &'static str,
+    /// Where its branch's mongods come from.
+    by: WakeBy,
     server: Server,
     uri: String,
     wakes: Vec<f64>,
@@ -45,19 +49,26 @@ async fn main() -> Result<()> {
     }
     println!("measuring {}", binary::argon_release()?.display());
     let Some(engine) = Engine::start("the figures")? else { bail!("there is no engine") };
+    let container = || Ok::<_, anyhow::Error>(Setup::new()?.docker(&engine));
     let mut places = [
-        place("process", Setup::new()?.start()?).await?,
-        place("container", Setup::new()?.docker(&engine).start()?).await?,
+        place("process", WakeBy::Cold, Setup::new()?).await?,
+        place("container", WakeBy::Cold, container()?).await?,
+        place("parked process", WakeBy::Parked, Setup::new()?).await?,
+        place("parked container", WakeBy::Parked, container()?).await?,
     ];
     for round in 0..rounds {
         for place in &mut places {
-            place.server.cli().run(&["branch", "suspend", "dev"])?;
+            place.server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+            place.until_ready().await?;
             // A driver that is connected, as an application's is.
             let client = driver::connect(&place.uri).await?;
             client.database("admin").run_command(doc! { "ping": 1 }).await?;
             let begun = Instant::now();
             things(&client).find_one(doc! { "_id": 1 }).await?;
             place.wakes.push(begun.elapsed().as_secs_f64() * 1000.0);
+            let traces: Vec<WakeTrace> =
+                place.server.cli().json(&["branch", "wake-trace", "dev"])?;
+            ensure!(traces[0].by == place.by, "{}: {:?}", place.name, traces[0]);
         }
         let clients =
             [driver::connect(&places[0].uri).await?, driver::connect(&places[1].uri).await?];
@@ -74,27 +85,46 @@ async fn main() -> Result<()> {
     println!("| | p50 wake, ms | p90 | reads/s | inserts/s |\n| --- | --- | --- | --- | --- |");
     for place in &mut places {
         let wakes = (at(&mut place.wakes, 0.5), at(&mut place.wakes, 0.9));
-        let (reads, inserts) = (at(&mut place.reads, 0.5), at(&mut place.inserts, 0.5));
+        let rate = |rates: &mut [f64]| match rates.is_empty() {
+            true => String::new(),
+            false => format!("{:.0}", at(rates, 0.5)),
+        };
+        let (reads, inserts) = (rate(&mut place.reads), rate(&mut place.inserts));
         let name = place.name;
-        println!("| {name} | {:.0} | {:.0} | {reads:.0} | {inserts:.0} |", wakes.0, wakes.1);
+        println!("| {name} | {:.0} | {:.0} | {reads} | {inserts} |", wakes.0, wakes.1);
     }
-    let [process, container] = &mut places;
+    let [process, container, _, parked] = &mut places;
     println!(
         "container / process: reads {:.3}, inserts {:.3}; wake +{:.0} ms",
         at(&mut container.reads, 0.5) / at(&mut process.reads, 0.5),
         at(&mut container.inserts, 0.5) / at(&mut process.inserts, 0.5),
         at(&mut container.wakes, 0.5) - at(&mut process.wakes, 0.5),
     );
+    println!("parked container: wake {:.0} ms", at(&mut parked.wakes, 0.5));
     Ok(())
 }
 
-async fn place(name: &'static str, server: Server) -> Result<Place> {
+async fn place(name: &'static str, by: WakeBy, setup: Setup) -> Result<Place> {
+    let parked = if by == WakeBy::Parked { "1" } else { "0" };
+    let server = setup.arguments(&["--parked", parked]).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty", "--idle-timeout", "never"])?.uri;
     let client = driver::connect(&uri).await?;
     let documents = (0..DOCUMENTS).map(|number| doc! { "_id": number, "text": "x".repeat(200) });
     things(&client).insert_many(documents).await?;
-    Ok(Place { name, server, uri, wakes: vec![], reads: vec![], inserts: vec![] })
+    Ok(Place { name, by, server, uri, wakes: vec![], reads: vec![], inserts: vec![] })
+}
+
+impl Place {
+    /// Returns when a mongod is parked, where one is to be.
+    async fn until_ready(&self) -> Result<()> {
+        let ask = || async {
+            let now: Status = self.server.cli().json(&["status"])?;
+            let ready = self.by == WakeBy::Cold || now.parked.parked == 1;
+            Ok(ready.then_some(()))
+        };
+        eventually_async("a mongod is parked", ask).await
+    }
 }
 
 fn things(client: &Client) -> Collection<Document> {

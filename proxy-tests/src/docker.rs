@@ -216,6 +216,46 @@ impl Engine {
         Ok(listed.lines().map(str::to_owned).collect())
     }
 
+    /// Those of them that wait to be given to a branch.
+    pub fn parked(&self, data_dir: &Path) -> Result<Vec<String>> {
+        let mut names = self.containers(data_dir)?;
+        names.retain(|name| is_parked(name));
+        Ok(names)
+    }
+
+    /// The container that a branch runs in: by its label, or by its name where it was started ahead.
+    pub fn container_of(&self, data_dir: &Path, project: &str, branch: &str) -> Result<String> {
+        let (filter, label) =
+            (format!("label={}", label(data_dir)), format!("label=argon.branch={branch}"));
+        let (by_name, format) = (format!("-{project}-{branch}"), "{{.Names}}");
+        eventually(format!("there is a container of {branch}"), || {
+            let ps = ["ps", "--all", "--format", format, "--filter", &filter];
+            let labelled = self.docker(&[&ps[..], &["--filter", &label]].concat())?;
+            let all = self.docker(&ps)?;
+            let found = labelled.lines().chain(all.lines().filter(|name| name.ends_with(&by_name)));
+            Ok(found.map(str::to_owned).next())
+        })
+    }
+
+    /// Makes another image of the tests' own: as [`IMAGE`] but for one change.
+    pub fn another_image(&self, change: &str, name: &str) -> Result<()> {
+        let made = self.docker(&["create", "--network=none", IMAGE])?;
+        self.docker(&["commit", "--change", change, &made, name])?;
+        self.docker(&["rm", "--volumes", &made]).map(drop)
+    }
+
+    /// Makes an image in which a shell script stands for mongod; the real one is `/usr/bin/mongod`.
+    pub fn image_with_program(&self, folder: &Path, text: &str, name: &str) -> Result<()> {
+        let program = folder.join("mongod");
+        fs::write(&program, text).context("write the program")?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&program, mode).context("let it run")?;
+        let made = self.docker(&["create", "--network=none", IMAGE])?;
+        self.docker(&["cp", &program.to_string_lossy(), &format!("{made}:/bin/mongod")])?;
+        self.docker(&["commit", "--change", "ENV PATH=/bin:/usr/bin", &made, name])?;
+        self.docker(&["rm", "--volumes", &made]).map(drop)
+    }
+
     /// The names of its volumes.
     pub fn volumes(&self) -> Result<Vec<String>> {
         let listed = self.docker(&["volume", "ls", "--quiet"])?;
@@ -271,6 +311,11 @@ impl Drop for Engine {
             Command::new("umount").args(["--lazy"]).arg(mount).status().ok();
         }
     }
+}
+
+/// Whether it is the name of a container that nobody has been given.
+fn is_parked(name: &str) -> bool {
+    name.rsplit_once("-parked-").is_some_and(|(_, rest)| rest.parse::<u64>().is_ok())
 }
 
 /// What containers of the server with this data directory are labelled with.

@@ -18,22 +18,35 @@ use proxy_tests::wait::{eventually, eventually_async};
 use proxy_tests::writer::{Writer, check_all_there};
 
 fn nothing_is_left(engine: &Engine, server: &Server) -> Result<()> {
-    let ours = || engine.containers(server.data_dir());
+    nothing_is_left_but(&[], engine, server)
+}
+
+/// Of a server that runs: one waits for a branch, or is about to.
+fn nothing_of_a_branch_is_left(engine: &Engine, server: &Server) -> Result<()> {
+    let parked = engine.parked(server.data_dir())?;
+    ensure!(parked.len() <= 1, "more are parked than are asked for: {parked:?}");
+    nothing_is_left_but(&parked, engine, server)
+}
+
+fn nothing_is_left_but(parked: &[String], engine: &Engine, server: &Server) -> Result<()> {
+    let ours = || {
+        let mut names = engine.containers(server.data_dir())?;
+        names.retain(|name| !parked.contains(name));
+        anyhow::Ok(names)
+    };
     eventually("no container is left", || Ok(ours()?.is_empty().then_some(())))
         .with_context(|| format!("there are {:?}", ours()))?;
     // Of whichever server: no container here may have one for longer than it runs.
     eventually("no volume is left", || Ok(engine.volumes()?.is_empty().then_some(())))
         .with_context(|| format!("there are {:?}", engine.volumes()))?;
     let mounts = mounts_below(server.data_dir());
-    ensure!(mounts.is_empty(), "mounts are left: {mounts:?}");
+    ensure!(mounts.len() <= parked.len(), "mounts are left: {mounts:?}");
     Ok(())
 }
 
-/// The container of the only branch that runs.
+/// The container of the branch `dev`.
 fn the_container(engine: &Engine, server: &Server) -> Result<String> {
-    let names = engine.containers(server.data_dir())?;
-    let [name] = &names[..] else { anyhow::bail!("expected one container: {names:?}") };
-    Ok(name.clone())
+    engine.container_of(server.data_dir(), "demo", "dev")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,9 +102,7 @@ async fn where_containers_see_no_mounts_branches_are_restored_whole() -> Result<
 async fn confined(engine: &Engine, server: &Server) -> Result<()> {
     let branch = server.branch("confined", &["--empty"])?;
     insert(&driver::connect(&branch.uri).await?, "here").await?;
-    let ours = ["ps", "--quiet", "--filter", "label=argon.branch=confined"];
-    let id = engine.docker(&ours)?;
-    ensure!(!id.is_empty(), "there is no container with the branch's label");
+    let id = engine.container_of(server.data_dir(), "demo", "confined")?;
     let ask = |what: &str| engine.docker(&["inspect", "--format", what, &id]);
     for (what, expected) in [
         ("{{.HostConfig.NetworkMode}}", "none"),
@@ -150,13 +161,14 @@ async fn what_is_chosen_is_said_with_its_reason() -> Result<()> {
     // Where containers are asked for, nothing else is put in their place. Nobody listens there.
     let absent = "127.0.0.1:1/absent/mongo:1";
     let without = "argon-tests/without:1";
-    another_image(&engine, "ENV PATH=/nowhere", without)?;
+    engine.another_image("ENV PATH=/nowhere", without)?;
     for (more, expected) in [
         (
             ["--docker-socket", &socket, "--image", without],
             "run `mongod --version` in the image argon-tests/without:1",
         ),
         (["--docker-socket", &socket, "--image", absent], "pull the image 127.0.0.1:1/absent"),
+        (["--docker-socket", &socket, "--image", "mongo:"], "`mongo:` is not the name of an image"),
         (["--docker-socket", &nowhere, "--image", IMAGE], "no container engine answers at"),
     ] {
         let setup = Setup::new()?.arguments(&["--compute", "docker"]).arguments(&more);
@@ -166,42 +178,6 @@ async fn what_is_chosen_is_said_with_its_reason() -> Result<()> {
     }
     engine.docker(&["rmi", without])?;
     Ok(())
-}
-
-/// Makes another image of the tests' own.
-fn another_image(engine: &Engine, change: &str, name: &str) -> Result<()> {
-    let made = engine.docker(&["create", "--network=none", IMAGE])?;
-    engine.docker(&["commit", "--change", change, &made, name])?;
-    engine.docker(&["rm", "--volumes", &made]).map(drop)
-}
-
-/// A tag that moves, or another one: branches keep the image that wrote them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_branch_goes_on_with_the_image_that_wrote_it() -> Result<()> {
-    let Some(engine) = Engine::shared("the images of branches")? else { return Ok(()) };
-    let next = "argon-tests/mongo:next";
-    another_image(&engine, "LABEL next=1", next)?;
-    let mut server = Setup::new()?.docker(&engine).start()?;
-    server.project("demo")?;
-    let of_branch = |name: &str| {
-        let filter = format!("label=argon.branch={name}");
-        let id = engine.docker(&["ps", "--quiet", "--filter", &filter])?;
-        engine.docker(&["inspect", "--format", "{{.Image}}", &id])
-    };
-    let id_of = |image: &str| engine.docker(&["inspect", "--format", "{{.Id}}", image]);
-    insert(&driver::connect(&server.branch("old-image", &["--empty"])?.uri).await?, "old").await?;
-    ensure!(of_branch("old-image")? == id_of(IMAGE)?);
-    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
-
-    server.start_again_with("ARGON_IMAGE", next)?;
-    let old = driver::connect(&server.show("old-image")?.uri).await?;
-    ensure!(changes(&old).await? == ["old"]);
-    ensure!(of_branch("old-image")? == id_of(IMAGE)?, "it runs in another image");
-    insert(&driver::connect(&server.branch("new-image", &["--empty"])?.uri).await?, "new").await?;
-    ensure!(of_branch("new-image")? == id_of(next)?, "a new branch runs in the old image");
-    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
-    nothing_is_left(&engine, &server)?;
-    engine.docker(&["rmi", next]).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,7 +213,8 @@ async fn a_killed_server_leaves_its_containers_to_the_next_one() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn why_a_container_ended_is_in_the_branchs_status() -> Result<()> {
     let Some(engine) = Engine::shared("the end of containers")? else { return Ok(()) };
-    let limits = ["--branch-memory=256MiB"];
+    // In one that was started ahead it is no other.
+    let limits = ["--branch-memory=256MiB", "--parked=1"];
     let mut server = Setup::new()?.docker(&engine).arguments(&limits).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty"])?.uri;
@@ -295,7 +272,7 @@ async fn nothing_is_lost_whatever_is_done_to_containers_and_engine() -> Result<(
     let Some(mut engine) = Engine::start("faults of containers and engine")? else { return Ok(()) };
     let asked = std::env::var("ARGON_DOCKER_ROUNDS").ok().and_then(|text| text.parse().ok());
     let rounds: usize = asked.unwrap_or(FAULTS.len());
-    let mut server = Setup::new()?.docker(&engine).start()?;
+    let mut server = Setup::new()?.docker(&engine).arguments(&["--parked", "1"]).start()?;
     server.project("demo")?;
     let uri = server.branch("dev", &["--empty"])?.uri;
     let client = driver::connect(&uri).await?;
@@ -328,7 +305,7 @@ async fn nothing_is_lost_whatever_is_done_to_containers_and_engine() -> Result<(
         eventually_async("it is suspended in the end", suspended).await?;
         next = written.last().map_or(next, |last| last + 1) + 1000;
         acknowledged.extend(written);
-        nothing_is_left(&engine, &server)?;
+        nothing_of_a_branch_is_left(&engine, &server)?;
         println!("round {round}: {fault:?}, {} writes, {:?}", acknowledged.len(), begun.elapsed());
     }
     check_all_there(&client, &acknowledged).await?;

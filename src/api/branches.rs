@@ -2,7 +2,8 @@
 
 use argon_admin::types::{
     self, Branch, ChangeBranch, CreateBranch, List, OpenPort, Operation, OperationKind,
-    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, Version, WakeTrace,
+    OperationResult, Problem, RecoverBranch, TakeSnapshot, Until, UpgradeBranch, Version,
+    WakeTrace,
 };
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::error::ApiError;
+use super::projects::pulling;
 use super::state::{Accepted, App, Reply};
 use super::stream;
 use crate::branch::Deleted;
@@ -258,6 +260,29 @@ pub(super) async fn snapshot(
     let work = async move {
         let version = branches.snapshot(&project, &branch, request.label.as_deref()).await?;
         Ok(Some(OperationResult::Version(version)))
+    };
+    app.operations.start(subject, work).map(Accepted)
+}
+
+/// Move a branch to another image, behind a snapshot of its present state
+#[utoipa::path(post, path = "/v1/projects/{project}/branches/{branch}/upgrade", tag = "branches",
+    params(("project" = String, Path, description = "Its project"), ("branch" = String, Path, description = "Its name")),
+    request_body = UpgradeBranch, responses(
+    (status = 202, description = "The work has begun", body = Operation),
+    (status = "default", description = "A failure", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn upgrade(
+    State(app): State<App>,
+    Path((project, branch)): Names,
+    Json(request): Json<UpgradeBranch>,
+) -> Result<Accepted, ApiError> {
+    app.branches.show(&project, &branch)?;
+    let name = format!("{project}/{branch}");
+    let (subject, pulled) = pulling(OperationKind::UpgradeBranch, &name);
+    let branches = app.branches.clone();
+    let work = async move {
+        let branch = branches.upgrade(&project, &branch, request, &pulled).await?;
+        Ok(Some(OperationResult::Branch(Box::new(branch))))
     };
     app.operations.start(subject, work).map(Accepted)
 }

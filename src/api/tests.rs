@@ -125,9 +125,9 @@ async fn a_project_and_its_branches_live_and_end_over_http() {
 }
 
 fn life_of_a_project(client: Client) {
-    let shop = CreateProject { name: "shop".into() };
+    let shop = CreateProject { name: "shop".into(), image: None };
     assert_eq!(
-        refused(&client, client.create_project(&CreateProject { name: "S".into() })),
+        refused(&client, client.create_project(&CreateProject { name: "S".into(), image: None })),
         "invalid_name"
     );
     let created = done(&client, client.create_project(&shop));
@@ -325,7 +325,7 @@ async fn what_is_not_json_over_routes_is_served_too() {
     let document: Value = serde_json::from_str(&document.body).unwrap();
     let paths = document["paths"].as_object().unwrap();
     let methods: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!((paths.len(), methods), (25, 33));
+    assert_eq!((paths.len(), methods), (27, 35));
     let branch = &document["components"]["schemas"]["CreateBranch"];
     assert_eq!(branch["additionalProperties"], false);
     assert_eq!(branch["required"], serde_json::json!(["name"]));

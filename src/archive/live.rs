@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::golden::{hex, path};
 use super::*;
 use crate::compute::mongod::Search;
-use crate::compute::{Cell, Compute, Instance, ProcessCompute};
+use crate::compute::{Cell, Choice, Compute, Instance, ProcessCompute};
 use crate::wire::{Client, InsertOptions};
 
 /// A mongod of its own, gone with its data when it is dropped.
@@ -35,8 +35,15 @@ impl Server {
         }
         let log = dir.path().join("mongod.log");
         let owner = Default::default();
-        let cell =
-            Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64, owner, written_by: None };
+        let cell = Cell {
+            dbpath,
+            socket_dir,
+            log,
+            cache_gb: 0.25,
+            oplog_mb: 64,
+            owner,
+            mongod: Choice::Server,
+        };
         let instance = compute.start(cell).await.unwrap();
         let client = Client::connect(instance.socket()).await.unwrap();
         Self { _instance: instance, _compute: compute, dir, client }

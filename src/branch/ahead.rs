@@ -14,9 +14,10 @@ use super::local::Workspace;
 use super::mounted::Mounted;
 use super::mounting::{self, Mounting};
 use super::shared::Shared;
+use super::wake::build;
 use crate::base::blocking::blocking;
 use crate::base::ids::VersionId;
-use crate::compute::Parked;
+use crate::compute::{Build, Parked};
 use crate::mount::lazy::{LazyMount, Source, Template, Unfit};
 use crate::pool::{ParkedMongod, Place, Terms};
 use crate::volume::LazyVolume;
@@ -29,7 +30,7 @@ pub(super) enum Cold {
     #[error("none was parked just then")]
     NoneParked,
     #[error("the volume is of mongod {volume}, and {server} is parked")]
-    OtherMongod { volume: String, server: String },
+    OtherMongod { volume: Build, server: Build },
     #[error("volumes are not mounted lazily here")]
     Eager,
     #[error("{0}")]
@@ -96,9 +97,13 @@ pub(super) async fn take(shared: &Shared, volume: &Arc<LazyVolume>) -> Result<Pa
     if shared.pool.status().size == 0 {
         return Err(Cold::Off);
     }
-    let (of, server) = (&volume.description().mongod.version, shared.compute.mongod_version());
-    if of != server {
-        return Err(Cold::OtherMongod { volume: of.clone(), server: server.to_owned() });
+    let written_by = build(&volume.description().mongod);
+    if !shared.compute.parks_for(&written_by) {
+        let server = Build {
+            version: shared.compute.mongod_version().to_owned(),
+            image: shared.compute.image().map(str::to_owned),
+        };
+        return Err(Cold::OtherMongod { volume: written_by, server });
     }
     let parked = shared.pool.take(terms(shared)).ok_or(Cold::NoneParked)?;
     let suits = parked.mount().template().suits(&**volume).await.unwrap_or_else(|error| {

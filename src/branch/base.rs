@@ -9,6 +9,7 @@ use argon_admin::types;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 
+use super::seed::Maker;
 use super::shared::Shared;
 use super::{BranchError, seed};
 use crate::base::ids::VersionId;
@@ -24,16 +25,31 @@ struct Fetched {
     digest: blake3::Hash,
 }
 
-/// Loads the store's archive unless that was done before; the version that holds it.
-pub(super) async fn loaded(shared: &Arc<Shared>) -> Result<VersionId, BranchError> {
+/// Loads the store's archive with a mongod unless that was done before; the version that holds it.
+pub(super) async fn loaded(shared: &Arc<Shared>, maker: &Maker) -> Result<VersionId, BranchError> {
     let fetched = fetch(shared).await?;
-    seed::base(shared, &fetched.path, fetched.digest).await
+    seed::base(shared, &fetched.path, fetched.digest, maker).await
+}
+
+/// The version of another mongod that holds the same archive as this one does; `None` where that is
+/// not the store's any more.
+pub(super) async fn loaded_again(
+    shared: &Arc<Shared>,
+    base: VersionId,
+    maker: &Maker,
+) -> Result<Option<VersionId>, BranchError> {
+    let fetched = fetch(shared).await?;
+    let prefix = seed::base_prefix(fetched.digest);
+    if !shared.catalog.seed_keys(base)?.iter().any(|key| key.starts_with(&prefix)) {
+        return Ok(None);
+    }
+    seed::base(shared, &fetched.path, fetched.digest, maker).await.map(Some)
 }
 
 /// Loads an archive, and only when that worked makes it the store's.
 pub(super) async fn set(shared: &Arc<Shared>, archive: &Path) -> Result<types::Base, BranchError> {
     let (digest, bytes) = hash(archive).await?;
-    let version = seed::base(shared, archive, digest).await?;
+    let version = seed::base(shared, archive, digest, &seed::own(shared)).await?;
     shared.store.write_file(&shared.settings.base_key, archive).await?;
     Ok(view(shared, digest, bytes, Some(version)))
 }
@@ -41,7 +57,7 @@ pub(super) async fn set(shared: &Arc<Shared>, archive: &Path) -> Result<types::B
 /// What the store holds now.
 pub(super) async fn show(shared: &Arc<Shared>) -> Result<types::Base, BranchError> {
     let fetched = fetch(shared).await?;
-    let version = shared.catalog.seed(&seed::base_key(shared, fetched.digest))?;
+    let version = shared.catalog.seed(&seed::base_key(&seed::own(shared), fetched.digest))?;
     Ok(view(shared, fetched.digest, fetched.bytes, version))
 }
 

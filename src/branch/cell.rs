@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use argon_admin::types::Label;
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 use tokio::time::Instant;
 use tracing::error;
 
@@ -23,6 +23,7 @@ use super::report::WakeReport;
 use super::save::Snapshot;
 use super::shared::Shared;
 use super::state::{Event, IllegalTransition, Local, State};
+use super::upgrade::{self, SetFcv, Upgrade};
 use super::upload::{self, Need, Wish};
 use super::{BranchError, birth, history};
 use crate::base::backoff::Backoff;
@@ -34,6 +35,7 @@ use crate::base::limits::{
 };
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, LocalData};
+use crate::compute::Build;
 use crate::volume::Cause;
 
 /// What everybody gets who waits for a transition to end; `None` while it runs.
@@ -85,8 +87,8 @@ struct Inner {
     failed_saves: u32,
     /// Since when there are writes that no version has, and no mongod that they belong to.
     unsaved_since: Option<Timestamp>,
-    /// What the snapshot that is about to begin is to be.
-    snapshot: Option<Snapshot>,
+    /// What the snapshot that is about to begin is to be, and what is to follow it.
+    snapshot: Option<(Snapshot, Option<Upgrade>)>,
 }
 
 /// A wake that failed, so that a broken branch does not spin.
@@ -344,11 +346,35 @@ impl Cell {
                 if let Some(label) = &label {
                     history::check_free(shared, &inner.row, label)?;
                 }
-                inner.snapshot = Some(Snapshot { id, label: label.clone() });
+                inner.snapshot = Some((Snapshot { id, label: label.clone() }, None));
                 self.begin(shared, &mut inner, Event::Snapshot)?
             };
             if let Some(end) = self.end_of(asked).await {
                 return end.map(|()| id);
+            }
+        }
+    }
+
+    /// Moves the branch to another image behind a snapshot, and waits until that is done.
+    pub(super) async fn upgrade(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        to: &Build,
+        set_fcv: SetFcv,
+    ) -> Result<VersionId, BranchError> {
+        loop {
+            let id = VersionId::generate(shared.clock.now());
+            let snapshot = Snapshot { id, label: Some(upgrade::label(id)?) };
+            let (answer, answered) = oneshot::channel();
+            let following = Upgrade { to: to.clone(), set_fcv, answer };
+            let asked = {
+                let mut inner = self.lock();
+                inner.snapshot = Some((snapshot, Some(following)));
+                self.begin(shared, &mut inner, Event::Snapshot)?
+            };
+            if let Some(end) = self.end_of(asked).await {
+                end?;
+                return answered.await.unwrap_or(Err(BranchError::Closing));
             }
         }
     }

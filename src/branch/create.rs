@@ -85,12 +85,16 @@ async fn start(
 ) -> Result<Start, BranchError> {
     match source {
         BranchSource::Empty => {
-            Ok(Start { version: seed::empty(shared).await?, origin: None, stays: true })
+            let maker = seed::maker(shared, project.image.as_deref(), &|_| ()).await?;
+            Ok(Start { version: seed::empty(shared, &maker).await?, origin: None, stays: true })
         }
         BranchSource::Base => {
             let version = match project.base {
                 Some(version) => version,
-                None => super::base::loaded(shared).await?,
+                None => {
+                    let maker = seed::maker(shared, project.image.as_deref(), &|_| ()).await?;
+                    super::base::loaded(shared, &maker).await?
+                }
             };
             Ok(Start { version, origin: None, stays: true })
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use argon_admin::types::{InvalidLabel, Label};
 use thiserror::Error;
 
+use super::order::Refusal;
 use super::state::IllegalTransition;
 use crate::archive::ArchiveError;
 use crate::base::clock::InvalidTimestamp;
@@ -41,6 +42,18 @@ pub enum BranchError {
     UnknownBranch { project: Name, branch: String },
     #[error("there is a branch `{branch}` in project `{project}` already")]
     BranchExists { project: Name, branch: Name },
+    #[error("upgrade branch `{branch}`: {refusal}")]
+    NoUpgrade { branch: Name, refusal: Refusal },
+    #[error("upgrade branch `{branch}` to {image}: it is as it was")]
+    Upgrade { branch: Name, image: String, source: Arc<BranchError> },
+    #[error("the last mongod of branch `{branch}` was not stopped cleanly")]
+    NotClean { branch: Name },
+    #[error("its mongod did not stop cleanly: {how}")]
+    Unclean { how: String },
+    #[error("another server has moved branch `{branch}` meanwhile")]
+    MovedElsewhere { branch: Name },
+    #[error("the archive that project `{project}` starts from is no longer the store's")]
+    OtherBase { project: Name },
     #[error("branch `{branch}` was deleted")]
     Deleted { branch: Name },
     #[error("branch `{branch}` is not deleted")]
@@ -153,6 +166,12 @@ impl BranchError {
             Self::WhichProject { .. } => ("which_project", 422),
             Self::ProjectExists { .. } => ("project_exists", 409),
             Self::ProjectNotEmpty { .. } => ("project_not_empty", 409),
+            Self::OtherBase { .. } => ("other_base", 409),
+            Self::NoUpgrade { .. } => ("no_upgrade", 409),
+            Self::Upgrade { .. } | Self::NotClean { .. } | Self::Unclean { .. } => {
+                ("upgrade_failed", 500)
+            }
+            Self::MovedElsewhere { .. } => ("branch_elsewhere", 503),
             Self::UnknownBranch { .. } => ("unknown_branch", 404),
             Self::BranchExists { .. } => ("branch_exists", 409),
             Self::Deleted { .. } => ("branch_deleted", 409),
@@ -187,6 +206,7 @@ impl BranchError {
             Self::Base { .. } => ("base_failed", 500),
             Self::Dump { .. } => ("dump_failed", 500),
             Self::Local { .. } | Self::Mount { .. } => ("local_disk", 500),
+            Self::Compute { source } if source.is_refusal() => ("image_unusable", 422),
             Self::Mongod { .. } | Self::Compute { .. } => ("mongod_failed", 500),
             Self::Volume { source } => match &**source {
                 VolumeError::OtherCollector => ("gc_elsewhere", 503),
@@ -250,6 +270,16 @@ impl BranchError {
             Self::ProjectNotEmpty { .. } => {
                 "delete its branches first: `argon branch delete`".into()
             }
+            Self::NoUpgrade { branch, refusal } => refusal.hint(branch.as_str()),
+            Self::Upgrade { source, .. } => return source.hint(),
+            Self::NotClean { branch } => format!(
+                "`argon branch resume {branch}` and `argon branch suspend --wait {branch}` first"
+            ),
+            Self::OtherBase { .. } => {
+                "make another project with --image, or set the archive back: `argon base set`"
+                    .into()
+            }
+            Self::Compute { source } if source.hint().is_some() => return source.hint(),
             Self::UnknownBranch { project, .. } => {
                 format!("see `argon branch list --project {project}`, with --deleted too")
             }

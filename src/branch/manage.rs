@@ -27,7 +27,7 @@ use crate::base::metrics::Observed;
 use crate::base::name::Name;
 use crate::base::retention::Retention;
 use crate::catalog::{CatalogError, Deleted, ProjectRow};
-use crate::compute::ServerFacts;
+use crate::compute::{OnPull, ServerFacts};
 use crate::volume::{Head, VolumeError, Volumes};
 use crate::wire::Client;
 
@@ -56,7 +56,7 @@ impl Branches {
         shared.volumes.prepare().await?;
         news::look(&shared).await;
         birth::look_at_condemned(&shared).await?;
-        let empty = seed::empty(&shared).await?;
+        let empty = seed::empty(&shared, &seed::own(&shared)).await?;
         ahead::open(&shared, empty).await?;
         doors::open_all(&shared);
         birth::follow_all(&shared);
@@ -77,17 +77,23 @@ impl Branches {
     /// Makes a project; the first one loads the base archive, which takes seconds.
     ///
     /// # Errors
-    /// The name is none or is taken; the base archive is damaged.
-    pub async fn create_project(&self, name: &str) -> Result<types::Project, BranchError> {
+    /// The name is none or is taken; the base archive is damaged; there is no such image.
+    pub async fn create_project(
+        &self,
+        name: &str,
+        image: Option<String>,
+        progress: OnPull<'_>,
+    ) -> Result<types::Project, BranchError> {
         let name: Name = name.parse()?;
         let exists = |project| BranchError::ProjectExists { project };
         if self.shared.project(&name).is_ok() {
             return Err(exists(name));
         }
-        let base = Some(base::loaded(&self.shared).await?);
+        let maker = seed::maker(&self.shared, image.as_deref(), progress).await?;
+        let base = Some(base::loaded(&self.shared, &maker).await?);
         let created = self.shared.clock.now();
         let (id, retention) = (ProjectId::generate(created), Retention::default());
-        let row = ProjectRow { id, name, created, base, retention };
+        let row = ProjectRow { id, name, created, base, retention, image };
         self.shared.catalog.insert_project(&row).map_err(|error| match error {
             CatalogError::NameTaken { .. } => exists(row.name.clone()),
             other => other.into(),

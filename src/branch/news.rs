@@ -69,8 +69,8 @@ async fn bring_in(shared: &Arc<Shared>) -> Result<(), BranchError> {
         if let Some(base) = project.base {
             enter_version(shared, base).await?;
         }
-        let Project { id, name, created, base, retention } = project;
-        let row = ProjectRow { id, name, created, base, retention };
+        let Project { id, name, created, base, retention, image } = project;
+        let row = ProjectRow { id, name, created, base, retention, image };
         match shared.catalog.insert_project(&row) {
             Ok(()) => shared.add_project(row),
             // Both are there; this server goes on with its own.

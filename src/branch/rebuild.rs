@@ -173,7 +173,7 @@ fn projects(
 ) -> (Vec<ProjectRow>, HashSet<ProjectId>) {
     let mut rows: BTreeMap<_, _> = BTreeMap::new();
     for project in &survey.projects {
-        let Project { id, name, created, base, retention } = project.clone();
+        let Project { id, name, created, base, retention, image } = project.clone();
         let (base, lost) = match base {
             Some(base) if !known.contains(&base) => (None, Some(base)),
             base => (base, None),
@@ -183,7 +183,7 @@ fn projects(
                 "project {name} lost its base, version {lost}: new branches load the archive again"
             ));
         }
-        rows.insert(id, ProjectRow { id, name, created, base, retention });
+        rows.insert(id, ProjectRow { id, name, created, base, retention, image });
     }
     let mut missing = HashSet::new();
     for head in &survey.heads {
@@ -201,6 +201,7 @@ fn projects(
                 created: head.created,
                 base: None,
                 retention: Retention::from_ms(None, None, None),
+                image: None,
             }
         });
         if missing.contains(&row.id) {

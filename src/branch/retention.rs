@@ -134,8 +134,8 @@ impl Branches {
 
 /// A project as the store has it.
 pub(super) fn kept(row: &ProjectRow) -> Project {
-    let ProjectRow { id, name, created, base, retention } = row.clone();
-    Project { id, name, created, base, retention }
+    let ProjectRow { id, name, created, base, retention, image } = row.clone();
+    Project { id, name, created, base, retention, image }
 }
 
 /// Enters versions of known branches that the catalog lacks, and takes out what is gone. Another
@@ -375,6 +375,7 @@ mod tests {
             created: Timestamp::from_unix_ms(1),
             base: Some(id(7)),
             retention: Retention::default(),
+            image: None,
         };
         let needed = needed(&[running, child, deleted], &[project]);
         let rules = Retention::from_ms(Some(1), Some(0), Some(0));

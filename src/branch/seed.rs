@@ -15,20 +15,61 @@ use super::shared::Shared;
 use super::wake::restore;
 use crate::archive;
 use crate::base::ids::VersionId;
-use crate::compute::{Instance, ServerFacts};
+use crate::compute::{Build, Instance, OnPull, ServerFacts};
 use crate::volume::{Capture, Cause};
 use crate::wire::Client;
 
-/// The volume with an initiated replica set and nothing else. Making it also tells what this mongod
-/// says of itself, which the proxy repeats to clients of branches that sleep.
-pub(super) async fn empty(shared: &Arc<Shared>) -> Result<VersionId, BranchError> {
-    let key = format!("empty/{}", made_with(shared));
+/// The mongod that makes start volumes: branches that begin with one go on with what made it.
+pub(super) struct Maker {
+    build: Build,
+    whose: Whose,
+}
+
+/// Who asks for a mongod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// The server: it runs this one where nothing is said.
+    Server,
+    /// A project that names its image.
+    Project,
+}
+
+/// The server's own.
+pub(super) fn own(shared: &Shared) -> Maker {
+    let (version, image) = (shared.compute.mongod_version(), shared.compute.image());
+    let build = Build { version: version.to_owned(), image: image.map(str::to_owned) };
+    Maker { build, whose: Whose::Server }
+}
+
+/// That of an image, which is brought here where it is missing; the server's where none is named.
+pub(super) async fn maker(
+    shared: &Shared,
+    image: Option<&str>,
+    progress: OnPull<'_>,
+) -> Result<Maker, BranchError> {
+    let own = own(shared);
+    let Some(image) = image else { return Ok(own) };
+    let build = shared.compute.fetch(image, progress).await?;
+    Ok(if build == own.build { own } else { Maker { build, whose: Whose::Project } })
+}
+
+/// The volume with an initiated replica set and nothing else. Making it also tells what the server's
+/// mongod says of itself, which the proxy repeats to clients of branches that sleep.
+pub(super) async fn empty(shared: &Arc<Shared>, maker: &Maker) -> Result<VersionId, BranchError> {
+    let key = format!("empty/{}", maker.name());
     let _turn = shared.seeding.lock().await;
-    if let (Some(version), Some(facts)) = (shared.catalog.seed(&key)?, known_facts(shared)?) {
+    let made = shared.catalog.seed(&key)?;
+    if maker.whose == Whose::Project {
+        return match made {
+            Some(version) => Ok(version),
+            None => Seed::begin(shared, maker, None).await?.finish(Cause::Empty, &key).await,
+        };
+    }
+    if let (Some(version), Some(facts)) = (made, known_facts(shared)?) {
         shared.facts.get_or_init(|| Arc::new(facts));
         return Ok(version);
     }
-    let seed = Seed::begin(shared, None).await?;
+    let seed = Seed::begin(shared, maker, None).await?;
     let facts = seed.instance.facts().clone();
     remember_facts(shared, &facts)?;
     shared.facts.get_or_init(|| Arc::new(facts));
@@ -43,37 +84,44 @@ pub(super) async fn base(
     shared: &Arc<Shared>,
     archive: &Path,
     digest: blake3::Hash,
+    maker: &Maker,
 ) -> Result<VersionId, BranchError> {
     let base_error = |source| BranchError::Base { source: Arc::new(source) };
-    let key = base_key(shared, digest);
+    let key = base_key(maker, digest);
     if let Some(version) = shared.catalog.seed(&key)? {
         return Ok(version);
     }
     let checked = archive.to_owned();
     let summary = tokio::task::spawn_blocking(move || archive::check(&checked)).await;
     summary.map_err(|_| BranchError::Closing)?.map_err(base_error)?;
-    let empty = empty(shared).await?;
+    let empty = empty(shared, maker).await?;
     let _turn = shared.seeding.lock().await;
     if let Some(version) = shared.catalog.seed(&key)? {
         return Ok(version);
     }
-    let seed = Seed::begin(shared, Some(empty)).await?;
+    let seed = Seed::begin(shared, maker, Some(empty)).await?;
     let mut client = Client::connect(seed.instance.socket()).await?;
     archive::load(archive, &mut client).await.map_err(base_error)?;
     seed.finish(Cause::Base, &key).await
 }
 
 /// Under which name the catalog keeps the version of a base archive.
-pub(super) fn base_key(shared: &Shared, digest: blake3::Hash) -> String {
-    format!("base/{digest}/{}", made_with(shared))
+pub(super) fn base_key(maker: &Maker, digest: blake3::Hash) -> String {
+    format!("{}{}", base_prefix(digest), maker.name())
 }
 
-/// The mongod that makes start volumes: branches that begin with one go on with what made it.
-fn made_with(shared: &Shared) -> String {
-    let version = shared.compute.mongod_version();
-    match shared.compute.image() {
-        Some(image) => format!("{version}/{image}"),
-        None => version.to_owned(),
+/// With what the names of all versions of an archive begin, whatever mongod made them.
+pub(super) fn base_prefix(digest: blake3::Hash) -> String {
+    format!("base/{digest}/")
+}
+
+impl Maker {
+    fn name(&self) -> String {
+        let Build { version, image } = &self.build;
+        match image {
+            Some(image) => format!("{version}/{image}"),
+            None => version.clone(),
+        }
     }
 }
 
@@ -89,6 +137,7 @@ struct Seed<'s> {
 impl<'s> Seed<'s> {
     async fn begin(
         shared: &'s Arc<Shared>,
+        maker: &Maker,
         parent: Option<VersionId>,
     ) -> Result<Self, BranchError> {
         let id = VersionId::generate(shared.clock.now());
@@ -98,7 +147,10 @@ impl<'s> Seed<'s> {
             None => workspace.prepare().and_then(|dir| workspace.adopt(&dir)).map(|()| None),
         };
         let started = match prepared {
-            Ok(_) => shared.start(&workspace).await,
+            Ok(_) => {
+                let (db, image) = (workspace.db(), maker.build.image.as_deref());
+                shared.start_with(&workspace, db, image).await
+            }
             Err(error) => Err(error),
         };
         match started {

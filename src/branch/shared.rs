@@ -26,7 +26,7 @@ use crate::base::limits::{Garbage, Mounts, STARTS_AT_ONCE};
 use crate::base::metrics::Metrics;
 use crate::base::name::Name;
 use crate::catalog::{BranchRow, Catalog, ProjectRow};
-use crate::compute::{self, Build, Compute, Instance, ServerFacts};
+use crate::compute::{self, Build, Choice, Compute, Instance, ServerFacts};
 use crate::pool::{self, Pool, Terms};
 use crate::store::{Key, Store};
 use crate::volume::{BlockCache, Volumes};
@@ -159,6 +159,7 @@ impl Shared {
             directory: layout.parked(),
             sockets: layout.sockets().to_owned(),
             terms: Terms { cache_gb: settings.cache_gb, oplog_mb: settings.oplog_mb },
+            access: mounting::access(&*compute),
         };
         let pool = Pool::new(compute.clone(), metrics.clone(), pool);
         Ok(Arc::new(Self {
@@ -216,22 +217,38 @@ impl Shared {
         self.changes.send_replace(());
     }
 
-    /// Starts a mongod on a workspace's dbpath; at most [`STARTS_AT_ONCE`] at a time, in the order
-    /// of asking.
-    pub(super) async fn start(
+    /// Starts the mongod of an image, or the server's own where none is named, on a dbpath, whatever
+    /// wrote that.
+    pub(super) async fn start_with(
         &self,
         workspace: &Workspace,
+        dbpath: PathBuf,
+        image: Option<&str>,
     ) -> Result<Arc<dyn Instance>, BranchError> {
-        Ok(self.start_in_turn(workspace, workspace.db(), None).await?.0)
+        let choice = match image {
+            Some(image) => Choice::Image(image.to_owned()),
+            None => Choice::Server,
+        };
+        Ok(self.start_chosen(workspace, dbpath, choice).await?.0)
     }
 
-    /// The same on a dbpath that may be elsewhere, of what another mongod may have written; and how long
-    /// the turn was waited for.
+    /// Starts a mongod on a dbpath that another may have written, at most [`STARTS_AT_ONCE`] at a time, in
+    /// the order of asking; and how long the turn was waited for.
     pub(super) async fn start_in_turn(
         &self,
         workspace: &Workspace,
         dbpath: PathBuf,
         written_by: Option<Build>,
+    ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
+        let choice = written_by.map_or(Choice::Server, Choice::WroteIt);
+        self.start_chosen(workspace, dbpath, choice).await
+    }
+
+    async fn start_chosen(
+        &self,
+        workspace: &Workspace,
+        dbpath: PathBuf,
+        mongod: Choice,
     ) -> Result<(Arc<dyn Instance>, Duration), BranchError> {
         let asked = Instant::now();
         let _turn = self.starts.acquire().await.map_err(|_| BranchError::Closing)?;
@@ -243,21 +260,26 @@ impl Shared {
             log: workspace.log(),
             cache_gb: self.settings.cache_gb,
             oplog_mb: self.settings.oplog_mb,
-            owner: self.owner(workspace),
-            written_by,
+            owner: self.owner_of(workspace),
+            mongod,
         };
         Ok((self.compute.start(cell).await?, queued))
     }
 
     /// Whom a mongod in this workspace works for; nobody known, where its volume is being made.
-    fn owner(&self, workspace: &Workspace) -> compute::Owner {
+    fn owner_of(&self, workspace: &Workspace) -> compute::Owner {
         let id = workspace.socket_dir().file_name().and_then(|name| name.to_str()?.parse().ok());
         let cell = id.and_then(|id: BranchId| self.cells.get(&id));
-        cell.map_or_else(compute::Owner::default, |cell| compute::Owner {
+        cell.map_or_else(compute::Owner::default, |cell| self.owner(&cell))
+    }
+
+    /// Whom a branch's mongod works for.
+    pub(super) fn owner(&self, cell: &Cell) -> compute::Owner {
+        compute::Owner {
             project: cell.project.to_string(),
             branch: cell.name.to_string(),
             epoch: cell.row().epoch.0,
-        })
+        }
     }
 
     pub(super) fn project(&self, name: &Name) -> Result<ProjectRow, BranchError> {

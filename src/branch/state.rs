@@ -27,6 +27,9 @@
 //! `Snapshot` is a `Suspend` that makes a version even where nothing is unsaved, so it leads to
 //! `Suspending` from `Suspended` too. A `SaveFailed` with nothing local leads back to `Suspended`.
 //!
+//! An upgrade to another image is a `Snapshot` that something follows before commands are let in again
+//! ([`super::upgrade`]); whether that succeeds or fails, it ends in `Saved`.
+//!
 //! `Unsaved` is a branch without a mongod whose working directory holds writes that no version
 //! has: its mongod or the server died, or saving failed. Nothing of it is lost: a command wakes it
 //! from there, and saving is tried again.

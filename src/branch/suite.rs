@@ -92,7 +92,7 @@ async fn count(handle: &BranchHandle) -> i32 {
 async fn a_branch_wakes_once_sleeps_and_travels() {
     let dir = tempfile::tempdir().unwrap();
     let branches = open(dir.path()).await;
-    branches.create_project("demo").await.unwrap();
+    branches.create_project("demo", None, &|_| ()).await.unwrap();
     branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
     let dev = route(&branches, "dev");
 
@@ -124,7 +124,7 @@ async fn a_branch_wakes_once_sleeps_and_travels() {
 async fn a_server_that_vanished_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let branches = open(dir.path()).await;
-    branches.create_project("demo").await.unwrap();
+    branches.create_project("demo", None, &|_| ()).await.unwrap();
     branches.create("demo", request("dev", BranchSource::Base)).await.unwrap();
     let dev = route(&branches, "dev");
     insert(&dev, 1).await;
@@ -147,7 +147,7 @@ async fn a_server_that_vanished_loses_nothing() {
 async fn a_mongod_that_died_is_recovered_by_the_next_command() {
     let dir = tempfile::tempdir().unwrap();
     let branches = open(dir.path()).await;
-    branches.create_project("demo").await.unwrap();
+    branches.create_project("demo", None, &|_| ()).await.unwrap();
     branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
     let dev = route(&branches, "dev");
     insert(&dev, 1).await;
@@ -168,7 +168,7 @@ async fn a_mongod_that_died_is_recovered_by_the_next_command() {
 async fn retention_gives_up_what_nothing_needs_and_purges_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let branches = open(dir.path()).await;
-    branches.create_project("demo").await.unwrap();
+    branches.create_project("demo", None, &|_| ()).await.unwrap();
     branches.create("demo", request("dev", BranchSource::Empty)).await.unwrap();
     let mut made = Vec::new();
     for label in ["a", "b", "c", "d", "e"] {

@@ -17,6 +17,7 @@ pub(super) fn project(row: &ProjectRow) -> types::Project {
         name: row.name.to_string(),
         created_at: row.created.to_string(),
         base_version: row.base.map(|version| version.to_string()),
+        image: row.image.clone(),
         retention: types::Retention {
             keep_last: row.retention.keep_last,
             keep_for_ms: row.retention.keep_for_ms(),

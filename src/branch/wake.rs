@@ -129,6 +129,7 @@ pub(super) async fn let_in(
     steps: &mut Steps,
 ) -> Result<Arc<dyn Instance>, Cold> {
     let begun = Instant::now();
+    process.is_for(shared.owner(cell));
     match process.start().await {
         Ok(instance) => {
             tell(&instance, begun, steps);

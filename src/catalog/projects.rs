@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::Catalog;
 use super::error::CatalogError;
 use super::rows::{self, ProjectRow, text};
-use crate::base::ids::ProjectId;
+use crate::base::ids::{ProjectId, VersionId};
 use crate::base::name::Name;
 use crate::base::retention::Retention;
 
@@ -31,6 +31,18 @@ impl Catalog {
         ];
         let set = self.lock().execute(sql, values);
         set.map(drop).map_err(CatalogError::failed("set the rules of a project"))
+    }
+
+    /// Sets what new branches of a project begin with; one that is not there is fine.
+    pub fn set_image(
+        &self,
+        id: ProjectId,
+        image: Option<&str>,
+        base: Option<VersionId>,
+    ) -> Result<(), CatalogError> {
+        let sql = "UPDATE projects SET image = ?, base = ? WHERE id = ?";
+        let set = self.lock().execute(sql, params![image, text(base), id.to_string()]);
+        set.map(drop).map_err(CatalogError::failed("set the image of a project"))
     }
 
     /// The project of that name.
@@ -76,10 +88,10 @@ impl Catalog {
 /// Adds a project on an open transaction or alone.
 pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<(), CatalogError> {
     let sql = format!(
-        "INSERT INTO projects ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO projects ({}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         ProjectRow::COLUMNS
     );
-    let ProjectRow { id, name, created, base, retention } = project;
+    let ProjectRow { id, name, created, base, retention, image } = project;
     let [all, minutes, hours] = retention.periodic.to_ms();
     let values = params![
         id.to_string(),
@@ -92,6 +104,7 @@ pub(super) fn insert(connection: &Connection, project: &ProjectRow) -> Result<()
         all,
         minutes,
         hours,
+        image,
     ];
     let inserted = connection.execute(&sql, values);
     inserted.map(drop).map_err(CatalogError::failed_to_name("insert a project", name))
@@ -128,6 +141,28 @@ mod tests {
             assert_eq!(kept.periodic, rules.periodic);
         }
         bench.catalog.set_retention(ProjectId::generate(bench.tick()), &shop.retention).unwrap();
+    }
+
+    #[test]
+    fn the_image_of_a_project_is_kept() {
+        let mut bench = Bench::new();
+        let shop = bench.project("shop");
+        assert_eq!(shop.image, None);
+        let other = bench.version(None).id;
+        for (image, base) in [(Some("mongo:8.0"), Some(other)), (None, shop.base)] {
+            bench.catalog.set_image(shop.id, image, base).unwrap();
+            bench.restart();
+            let kept = bench.catalog.projects().unwrap().remove(0);
+            assert_eq!((kept.image.as_deref(), kept.base), (image, base));
+        }
+        let blog = ProjectRow {
+            id: ProjectId::generate(bench.tick()),
+            name: name("blog"),
+            image: Some("mongo:7".into()),
+            ..shop
+        };
+        bench.catalog.insert_project(&blog).unwrap();
+        assert_eq!(bench.catalog.project_by_name(&name("blog")).unwrap(), Some(blog));
     }
 
     #[test]

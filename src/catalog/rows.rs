@@ -25,6 +25,8 @@ pub struct ProjectRow {
     pub base: Option<VersionId>,
     /// How long its versions and deleted branches are kept.
     pub retention: Retention,
+    /// The image that its new branches begin with; none is the server's.
+    pub image: Option<String>,
 }
 
 /// A branch, live or deleted.
@@ -111,7 +113,7 @@ pub struct VersionRow {
 
 impl ProjectRow {
     pub(super) const COLUMNS: &str = "id, name, created_ms, base, keep_last, keep_for_ms, \
-        keep_deleted_ms, periodic_all_ms, periodic_minutes_ms, periodic_hours_ms";
+        keep_deleted_ms, periodic_all_ms, periodic_minutes_ms, periodic_hours_ms, image";
 
     pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
@@ -131,6 +133,7 @@ impl ProjectRow {
                     row.get("keep_deleted_ms")?,
                 )
             },
+            image: row.get("image")?,
         })
     }
 }

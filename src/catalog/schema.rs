@@ -100,6 +100,10 @@ const MIGRATIONS: &[&str] = &[
     -- How long an idle branch's mongod stands still; NULL: the server's default; 0: not at all.
     ALTER TABLE branches ADD COLUMN keep_warm_ms INTEGER;
 ",
+    "
+    -- The image that a project's new branches begin with; NULL: the server's.
+    ALTER TABLE projects ADD COLUMN image TEXT;
+",
 ];
 
 /// Refuses a database that is not a catalog before anything in it is changed.

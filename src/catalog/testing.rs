@@ -43,7 +43,7 @@ impl Bench {
         let created = self.tick();
         let (id, name) = (ProjectId::generate(created), name(text));
         let retention = Retention::default();
-        let row = ProjectRow { id, name, created, base, retention };
+        let row = ProjectRow { id, name, created, base, retention, image: None };
         self.catalog.insert_project(&row).unwrap();
         row
     }

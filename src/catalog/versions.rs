@@ -98,6 +98,14 @@ impl Catalog {
         Ok(found.map_err(CatalogError::failed("find a seed"))?.map(|version| version.id))
     }
 
+    /// What a version was made of, by the keys of [`Self::set_seed`].
+    pub fn seed_keys(&self, version: VersionId) -> Result<Vec<String>, CatalogError> {
+        let sql = "SELECT key FROM seeds WHERE version = ? ORDER BY key";
+        let version = version.to_string();
+        rows::select(&self.lock(), sql, &[&version], |row| row.get(0))
+            .map_err(CatalogError::failed("find the keys of a seed"))
+    }
+
     /// Remembers which version was made of what `key` names, in place of what was remembered.
     pub fn set_seed(&self, key: &str, version: VersionId) -> Result<(), CatalogError> {
         let sql = "INSERT INTO seeds (key, version) VALUES (?, ?) \

@@ -50,6 +50,9 @@ pub enum ComputeError {
     /// This way of running mongods starts none ahead.
     #[error("mongods that are run like this cannot be started ahead")]
     CannotPark,
+    /// mongods come from no images here.
+    #[error("mongods are local processes here, and come from no image")]
+    NoImages,
     /// A command that makes a new mongod usable failed.
     #[error("run {command} on the new mongod")]
     Setup {
@@ -74,10 +77,24 @@ pub enum ComputeError {
 }
 
 impl ComputeError {
+    /// Whether what somebody asked for is not there, and nothing has failed.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoImages => true,
+            Self::Docker(error) => error.is_refusal(),
+            _ => false,
+        }
+    }
+
     /// What to do next, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Docker(error) => Some(error.hint()),
+            Self::NoImages => Some(
+                "run the server with --compute docker, or leave the image out: ARGON_MONGOD names the \
+                 mongod of a server"
+                    .to_owned(),
+            ),
             Self::Limits { .. } => Some(
                 "run the server as root or as a systemd service with Delegate=yes, run branches in \
                  containers, or leave the limit out"

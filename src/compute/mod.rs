@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bson::Document;
 
 pub use cgroup::GroupLimits;
-pub use docker::DockerCompute;
+pub use docker::{DockerCompute, PullProgress};
 pub use error::{ComputeError, Exit};
 pub use parked::Parked;
 pub use process::ProcessCompute;
@@ -52,9 +52,23 @@ pub struct Cell {
     pub oplog_mb: u32,
     /// Whose it is, for people: containers are labelled with it.
     pub owner: Owner,
-    /// Which mongod last wrote the dbpath, where one did.
-    pub written_by: Option<Build>,
+    /// Which mongod is to run.
+    pub mongod: Choice,
 }
+
+/// Which mongod runs on a dbpath.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The server's own: nothing was written yet, or by the same.
+    Server,
+    /// What last wrote the dbpath, where that is at hand; else the server's own.
+    WroteIt(Build),
+    /// That of this image, whatever wrote the dbpath.
+    Image(String),
+}
+
+/// Told how far a pull is.
+pub type OnPull<'a> = &'a (dyn Fn(PullProgress) + Send + Sync);
 
 /// A mongod that wrote a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +77,15 @@ pub struct Build {
     pub version: String,
     /// The image that it came from; none for a process.
     pub image: Option<String>,
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.image {
+            Some(image) => write!(f, "{} ({image})", self.version),
+            None => f.write_str(&self.version),
+        }
+    }
 }
 
 /// Whom a mongod works for.
@@ -131,10 +154,27 @@ pub trait Compute: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Which mongod an image has, and by what name that image is recorded. It is brought here where it is
+    /// missing, which takes as long as that takes.
+    ///
+    /// # Errors
+    /// There is no such image, it has no mongod that runs, or [`ComputeError::NoImages`].
+    async fn fetch(&self, _image: &str, _progress: OnPull<'_>) -> Result<Build, ComputeError> {
+        Err(ComputeError::NoImages)
+    }
+
     /// Whether it has a mongod that opens what this one wrote. Only the same series does that: a newer
     /// one would change it for good, an older one fails.
     async fn opens(&self, written_by: &Build) -> Result<bool, ComputeError> {
         Ok(series(&written_by.version) == series(self.mongod_version()))
+    }
+
+    /// Whether a mongod that it starts ahead goes on with what this one wrote: only one that is the
+    /// very same does.
+    fn parks_for(&self, written_by: &Build) -> bool {
+        let is_other = |image: &str| self.image().is_some_and(|own| own != image);
+        written_by.version == self.mongod_version()
+            && !written_by.image.as_deref().is_some_and(is_other)
     }
 
     /// Starts a mongod, that which wrote the dbpath where it is at hand, and returns when it is a

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{ComputeError, Exit, Instance};
+use super::{ComputeError, Exit, Instance, Owner};
 
 /// A mongod that was started and waits for its volume. Dropping the last handle kills it, once its
 /// dbpath answers: a process that waits for an answer of a file system cannot be ended.
@@ -21,6 +21,9 @@ pub trait Parked: Send + Sync + fmt::Debug {
     /// Whether it will go on when it is let in: one that was killed while it waits for its dbpath only
     /// waits to die.
     fn is_sound(&self) -> bool;
+
+    /// Whom it will work for is known now.
+    fn is_for(&self, _owner: Owner) {}
 
     /// Its volume is there: returns when it is a writable primary on it. On an error nothing keeps
     /// running.
@@ -38,21 +41,24 @@ const PATIENT: libc::c_int = 10;
 /// The number of CAP_SYS_NICE, capabilities(7).
 const CAP_SYS_NICE: u32 = 23;
 
-/// Lets a process that has just begun give way to others, where it can be taken back.
+/// Lets a process that has begun give way to others, where it can be taken back.
 pub(super) fn give_way(pid: u32) {
     if capabilities().is_some_and(|set| set & (1 << CAP_SYS_NICE) != 0) {
-        set_priority(pid, own_priority() + PATIENT);
+        set_priorities(pid, own_priority() + PATIENT);
     }
 }
 
 /// Takes [`give_way`] back.
 pub(super) fn hurry(pid: u32) {
-    let own = own_priority();
-    // It is a setting of each thread.
+    set_priorities(pid, own_priority());
+}
+
+/// It is a setting of each thread, which those that it begins later have from it.
+fn set_priorities(pid: u32, niceness: libc::c_int) {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     for task in tasks {
         if let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
-            set_priority(thread, own);
+            set_priority(thread, niceness);
         }
     }
 }

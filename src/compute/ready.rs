@@ -24,7 +24,7 @@ const AWAIT: Duration = Duration::from_secs(1);
 const CONNECT_PAUSE: Duration = Duration::from_millis(1);
 
 /// The one member, as it must stand in the replica set's configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) host: String,
     pub(super) volume: Volume,

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::docker::{Engine, Image, Limits, Setup};
 use super::mongod::Search;
 use super::{
-    Build, Cell, Compute, ComputeError, DockerCompute, Owner, ProcessCompute, User,
+    Build, Cell, Choice, Compute, ComputeError, DockerCompute, Owner, ProcessCompute, User,
     was_stopped_cleanly,
 };
 use crate::wire::Client;
@@ -88,7 +88,7 @@ fn cell(dir: &Path) -> Cell {
         cache_gb: 0.25,
         oplog_mb: 16,
         owner,
-        written_by: None,
+        mongod: Choice::Server,
     }
 }
 
@@ -283,12 +283,15 @@ async fn a_volume_goes_on_with_the_image_that_wrote_it() {
         assert_eq!(compute.opens(&written_by).await.unwrap(), opens, "{written_by:?}");
     }
     let dir = tempfile::tempdir().unwrap();
-    for (written_by, expected) in [
-        (None, own),
-        (Some(build(version, other.reference())), other.reference()),
-        (Some(build(version, &absent)), own),
+    let wrote = |image: &str| Choice::WroteIt(build(version, image));
+    for (mongod, expected) in [
+        (Choice::Server, own),
+        (wrote(other.reference()), other.reference()),
+        (wrote(&absent), own),
+        (Choice::Image(other.reference().to_owned()), other.reference()),
+        (Choice::Image(own.to_owned()), own),
     ] {
-        let cell = Cell { written_by, ..cell(dir.path()) };
+        let cell = Cell { mongod, ..cell(dir.path()) };
         let instance = compute.start(cell).await.unwrap();
         assert_eq!(instance.image(), Some(expected));
         let name = containers.there().await.remove(0);

@@ -93,7 +93,9 @@ async fn park(inner: &Arc<Inner>, template: &Template) -> Result<ParkedMongod, P
     };
     let place = Place::make(&inner.settings, number)?;
     let (scratch, mountpoint, template) = (place.scratch(), place.mountpoint(), template.clone());
-    let mount = blocking(move || HeldMount::create(&template, &scratch, &mountpoint)).await?;
+    let access = inner.settings.access;
+    let mount = move || HeldMount::create(access, &template, &scratch, &mountpoint);
+    let mount = blocking(mount).await?;
     let cell = place.cell(&inner.settings, mount.mountpoint());
     let process = inner.compute.park(cell).await?;
     let parked = ParkedMongod::new(mount, process, place);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Settings;
 use crate::base::blocking::blocking;
-use crate::compute::{Cell, Owner, Parked};
+use crate::compute::{Cell, Choice, Owner, Parked};
 use crate::mount::lazy::HeldMount;
 
 /// A mongod that waits before its mount's door. Dropping it ends the process and takes the mount away.
@@ -101,7 +101,7 @@ impl Place {
             cache_gb: settings.terms.cache_gb,
             oplog_mb: settings.terms.oplog_mb,
             owner: Owner::default(),
-            written_by: None,
+            mongod: Choice::Server,
         }
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::metrics::Metrics;
 use crate::compute::Compute;
-use crate::mount::lazy::Template;
+use crate::mount::lazy::{Access, Template};
 
 pub use member::{ParkedMongod, Place};
 
@@ -49,6 +49,8 @@ pub struct Settings {
     pub sockets: PathBuf,
     /// What they are started with.
     pub terms: Terms,
+    /// Who must be able to use their mounts.
+    pub access: Access,
 }
 
 /// How a pool stands, for people and metrics.

@@ -65,7 +65,7 @@ impl Scene {
             writers: crate::branch::Writers::One,
         };
         let branches = Branches::open(parts, settings).await.unwrap();
-        branches.create_project("shop").await.unwrap();
+        branches.create_project("shop", None, &|_| ()).await.unwrap();
         let starts_before = compute.starts.load(Ordering::SeqCst);
         let drain = CancellationToken::new();
         let scene =

@@ -44,6 +44,7 @@ fn project() -> Project {
             periodic: Thinning::from_ms([1_800_000, 43_200_000, 604_800_000]),
             ..Retention::from_ms(Some(100), Some(2_592_000_000), Some(604_800_000))
         },
+        image: None,
     }
 }
 

@@ -28,6 +28,9 @@ pub struct Project {
     /// How long its versions and deleted branches are kept; the usual where it says nothing.
     #[serde(default)]
     pub retention: Retention,
+    /// The image that new branches begin with; none is the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 impl Project {
@@ -77,12 +80,13 @@ mod tests {
             created: Timestamp::from_unix_ms(n.into()),
             base: None,
             retention: Retention::default(),
+            image: None,
         };
         for n in [2, 1, 3] {
             volumes.save_project(&project(n)).await.unwrap();
         }
         let base = Some(VersionId::from_bytes([7; 16]));
-        let second = Project { base, ..project(2) };
+        let second = Project { base, image: Some("mongo:8.0".to_owned()), ..project(2) };
         volumes.save_project(&second).await.unwrap();
         for _ in 0..2 {
             volumes.delete_project(project(3).id).await.unwrap();

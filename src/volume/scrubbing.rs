@@ -126,6 +126,7 @@ async fn a_version_that_is_gone_or_damaged_is_told_to_whom_it_belongs() {
         created: head(1).created,
         base: Some(bench.old),
         retention: Default::default(),
+        image: None,
     };
     bench.volumes.save_project(&project).await.unwrap();
     bench.store.delete(&keys::version(bench.old)).await.unwrap();

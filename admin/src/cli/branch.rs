@@ -55,6 +55,8 @@ pub enum BranchCommand {
     /// Make a version of what a branch is now; one that runs is suspended for it, and woken by its
     /// next command
     Snapshot(version::Snapshot),
+    /// Move a branch to another image, behind a snapshot of its present state
+    Upgrade(step::Upgrade),
     /// Keep a version for good
     Pin(version::ById),
     /// Let a pinned version go when its project's rules say so
@@ -190,6 +192,7 @@ impl BranchCommand {
             Self::ListVersions(named) => version::list(session, named),
             Self::WakeTrace(named) => wakes::trace(session, named),
             Self::Snapshot(snapshot) => snapshot.execute(session),
+            Self::Upgrade(upgrade) => upgrade.execute(session),
             Self::Pin(version) => version.pin(session),
             Self::Unpin(version) => version.unpin(session),
             Self::TimeTravel(travel) => travel.execute(session),

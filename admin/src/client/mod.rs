@@ -12,8 +12,8 @@ use std::io::Read;
 
 use crate::types::{
     Base, Branch, ChangeBranch, CollectGarbage, CreateBranch, CreateProject, Deleted, Leaving,
-    List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, Status,
-    TakeSnapshot, Until, Version, WakeTrace,
+    List, OpenPort, Operation, OperationStatus, Project, RecoverBranch, Retention, SetImage,
+    Status, TakeSnapshot, Until, UpgradeBranch, Version, WakeTrace,
 };
 use address::segment;
 use http::Http;
@@ -90,6 +90,11 @@ impl Client {
         self.http.put(&format!("/v1/projects/{}/retention", segment(project)), rules)
     }
 
+    /// Begins to set which image a project's new branches begin with.
+    pub fn set_image(&self, project: &str, image: &SetImage) -> Result<Operation, ClientError> {
+        self.http.put(&format!("/v1/projects/{}/image", segment(project)), image)
+    }
+
     /// What such rules would let go now.
     pub fn preview_retention(
         &self,
@@ -159,6 +164,16 @@ impl Client {
         how: &RecoverBranch,
     ) -> Result<Operation, ClientError> {
         self.http.post(&format!("{}/recover", branch_path(project, branch)), how)
+    }
+
+    /// Begins to move a branch to another image.
+    pub fn upgrade(
+        &self,
+        project: &str,
+        branch: &str,
+        to: &UpgradeBranch,
+    ) -> Result<Operation, ClientError> {
+        self.http.post(&format!("{}/upgrade", branch_path(project, branch)), to)
     }
 
     /// Begins to give a branch a port of its own.

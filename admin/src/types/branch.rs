@@ -69,6 +69,18 @@ pub struct Branch {
     pub last_wake: Option<Wake>,
 }
 
+/// What `POST …/upgrade` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeBranch {
+    /// The image to go on with: of the same release of MongoDB, or of the next major one.
+    pub image: String,
+    /// Whether the feature compatibility version becomes that of the new release: then its features
+    /// can be used, and no older mongod opens the branch again. Not where absent.
+    #[serde(default)]
+    pub set_fcv: bool,
+}
+
 /// What `POST …/port` takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

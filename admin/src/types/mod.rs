@@ -27,7 +27,7 @@ use utoipa::ToSchema;
 
 pub use branch::{
     Branch, BranchState, ChangeBranch, CreateBranch, Deleted, OpenPort, Origin, RecoverBranch,
-    Recovery, Until, connection_uri,
+    Recovery, Until, UpgradeBranch, connection_uri,
 };
 pub use garbage::{CollectGarbage, Collected, Damage, Hurt, Scrubbed, Tally};
 pub use idle_timeout::{IdleTimeout, InvalidIdleTimeout};
@@ -35,7 +35,7 @@ pub use keep_warm::{InvalidKeepWarm, KeepWarm};
 pub use label::{InvalidLabel, Label};
 pub use operation::{Operation, OperationKind, OperationResult, OperationStatus};
 pub use problem::Problem;
-pub use project::{Base, CreateProject, Leaving, Project, Retention, Thinning};
+pub use project::{Base, CreateProject, Leaving, Project, Retention, SetImage, Thinning};
 pub use snapshot_every::{InvalidSnapshotEvery, SnapshotEvery};
 pub use source::{At, BranchSource, InvalidSource};
 pub use status::{BranchCounts, Mongod, ParkedMongods, Status};

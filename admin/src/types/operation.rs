@@ -65,12 +65,16 @@ pub enum OperationKind {
     CloseDoor,
     /// Make a version of a branch on request.
     SnapshotBranch,
+    /// Move a branch to another image.
+    UpgradeBranch,
     /// Keep a version for good.
     PinVersion,
     /// Let it go when its time comes.
     UnpinVersion,
     /// Set which versions and deleted branches a project keeps.
     SetRetention,
+    /// Set which image a project's new branches begin with.
+    SetImage,
     /// Set the archive that new projects start from.
     SetBase,
     /// Delete from the store what nothing needs.
@@ -126,9 +130,11 @@ impl OperationKind {
             Self::OpenDoor => "open door",
             Self::CloseDoor => "close door",
             Self::SnapshotBranch => "snapshot branch",
+            Self::UpgradeBranch => "upgrade branch",
             Self::PinVersion => "pin version",
             Self::UnpinVersion => "unpin version",
             Self::SetRetention => "set retention",
+            Self::SetImage => "set image",
             Self::SetBase => "set base",
             Self::CollectGarbage => "collect garbage",
             Self::Scrub => "scrub",
@@ -173,9 +179,11 @@ mod tests {
             OpenDoor,
             CloseDoor,
             SnapshotBranch,
+            UpgradeBranch,
             PinVersion,
             UnpinVersion,
             SetRetention,
+            SetImage,
             SetBase,
             CollectGarbage,
             Scrub,

@@ -20,6 +20,9 @@ pub struct Project {
     /// How long its versions and deleted branches are kept.
     #[serde(default)]
     pub retention: Retention,
+    /// The image that its new branches' mongods come from; absent where that is the server's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Which versions and deleted branches a project keeps. A version goes only where both of the first
@@ -82,6 +85,18 @@ pub struct Leaving {
 pub struct CreateProject {
     /// 1 to 63 of `a-z`, `0-9` and `-`, with no `-` at either end.
     pub name: String,
+    /// The image that its branches' mongods come from, as in `mongo:8.0`; the server's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// What `PUT /v1/projects/{project}/image` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SetImage {
+    /// The image that new branches' mongods come from; the server's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// The archive that new projects start from.

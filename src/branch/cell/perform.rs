@@ -6,9 +6,10 @@ use tokio::sync::watch;
 use tracing::info;
 
 use super::{Cell, Inner, SAVE_BACKOFF};
-use crate::branch::save::Purpose;
+use crate::branch::save::{Purpose, Saved};
 use crate::branch::shared::Shared;
 use crate::branch::state::{Effect, Event, IllegalTransition, next};
+use crate::branch::upgrade::{self, Upgrade};
 use crate::branch::upload::{self, Wish};
 use crate::branch::{recover, rescue, save, wake, watch as watching};
 use crate::volume::Cause;
@@ -70,16 +71,27 @@ impl Cell {
                 });
             }
             Some(effect @ (Effect::Save | Effect::SaveSnapshot | Effect::SaveAndDelete)) => {
-                let purpose = match (effect, inner.snapshot.take()) {
-                    (Effect::SaveAndDelete, _) => Purpose::Delete,
-                    (Effect::SaveSnapshot, Some(snapshot)) => Purpose::Snapshot(snapshot),
-                    _ => Purpose::Suspend,
+                let (purpose, following) = match (effect, inner.snapshot.take()) {
+                    (Effect::SaveAndDelete, _) => (Purpose::Delete, None),
+                    (Effect::SaveSnapshot, Some((snapshot, following))) => {
+                        (Purpose::Snapshot(snapshot), following)
+                    }
+                    _ => (Purpose::Suspend, None),
                 };
                 inner.transition = Some(watch::Sender::new(None));
                 let tasks = shared.tasks.clone();
                 tasks.spawn(async move {
                     let result = save::save(&shared, &cell, purpose).await;
+                    let (Ok(Saved::Whole), Some(Upgrade { to, set_fcv, answer })) =
+                        (&result, following)
+                    else {
+                        drop(cell.saved(&shared, result));
+                        return;
+                    };
+                    let upgraded = upgrade::follow(&shared, &cell, &to, set_fcv).await;
                     drop(cell.saved(&shared, result));
+                    // Nobody listens who has gone.
+                    let _ = answer.send(upgraded);
                 });
             }
             Some(Effect::RetryLater) => {

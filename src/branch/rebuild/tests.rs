@@ -50,6 +50,7 @@ fn project() -> Project {
         created: Timestamp::from_unix_ms(1),
         base: Some(VersionId::from_bytes([1; 16])),
         retention: Retention::from_ms(Some(3), None, None),
+        image: Some("mongo:8.0".to_owned()),
     }
 }
 

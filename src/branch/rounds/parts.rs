@@ -137,6 +137,7 @@ async fn furnish(directory: &Path, catalog: &Catalog, faults: &Arc<Faults>, cloc
         created,
         base: Some(version.id),
         retention: Retention::default(),
+        image: None,
     };
     catalog.insert_project(&project).unwrap();
     volumes.save_project(&kept(&project)).await.unwrap();

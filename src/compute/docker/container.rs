@@ -8,19 +8,19 @@ use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-    WaitContainerOptions,
+    RenameContainerOptionsBuilder, WaitContainerOptions,
 };
 use bson::doc;
 use futures_util::StreamExt;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use super::DockerError;
 use super::engine::Engine;
 use super::error::{is_answer, is_conflict, is_not_found};
-use super::sweep::Live;
+use super::sweep::{Live, Registered};
 use crate::compute::Exit;
 use crate::compute::error::ContainerEnd;
 use crate::compute::launch::STOP_DEADLINE;
@@ -39,6 +39,9 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 /// as long as it has them locked.
 const KILL_DEADLINE: Duration = Duration::from_secs(15);
 
+/// A container gets its new name when nobody waits for what happens meanwhile.
+const RENAME_PAUSE: Duration = Duration::from_secs(1);
+
 /// Between two tries to kill it.
 const KILL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,7 @@ const LOG_LINES: &str = "2000";
 
 #[derive(Debug)]
 enum Order {
+    Rename(String),
     Terminate,
     Kill,
 }
@@ -58,6 +62,7 @@ pub(super) struct Container {
     name: String,
     socket: PathBuf,
     log: PathBuf,
+    process: Option<u32>,
     orders: mpsc::Sender<Order>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -70,6 +75,17 @@ pub(super) struct Plan {
     pub(super) socket: PathBuf,
     /// Where its log is put when it has ended.
     pub(super) log: PathBuf,
+    /// Whether it is of use to know its process.
+    pub(super) process: Process,
+}
+
+/// What is asked about the process of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Process {
+    /// Nothing: it is one question less.
+    Unknown,
+    /// Its number on this machine.
+    Asked,
 }
 
 impl Container {
@@ -83,12 +99,13 @@ impl Container {
         let (announce, exit) = watch::channel(None);
         let (report, started) = oneshot::channel();
         let (socket, log) = (plan.socket.clone(), plan.log.clone());
-        let container = Self { name: plan.name.clone(), socket, log, orders, exit };
+        let (name, process) = (plan.name.clone(), None);
+        let container = Self { name, socket, log, process, orders, exit };
         tokio::spawn(async move {
             // Before it exists, so that no sweep takes it for a stray one.
-            let _registered = live.register(&plan.name);
+            let mut registered = vec![live.register(&plan.name)];
             let keeper = match make(&engine, &plan).await {
-                Ok(id) => Keeper { engine, id, plan },
+                Ok(id) => Keeper { engine, live, id, plan },
                 Err(error) => {
                     let _ = report.send(Err(error));
                     return;
@@ -101,19 +118,38 @@ impl Container {
                 let _ = report.send(Err(error));
                 return;
             }
-            let _ = report.send(Ok(()));
-            let end = keeper.until_end(inbox).await;
+            let _ = report.send(Ok(keeper.process().await));
+            let end = keeper.until_end(inbox, &mut registered).await;
             keeper.clear(&end).await;
             announce.send_replace(Some(Exit::container(end, keeper.plan.log.clone())));
         });
         match started.await {
-            Ok(Ok(())) => Ok(container),
+            Ok(Ok(process)) => Ok(Self { process, ..container }),
             Ok(Err(error)) => Err(error),
             // The task ends in no other way but with the runtime.
             Err(_) => {
                 Err(DockerError::engine("start", &container.name)(EngineError::RequestTimeoutError))
             }
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of mongod's process, where this server sees it.
+    pub(super) fn process(&self) -> Option<u32> {
+        self.process
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    /// Gives it another name, for people, some time after this.
+    pub(super) fn rename(&self, name: String) {
+        // Nobody needs it where the channel is full or closed.
+        let _ = self.orders.try_send(Order::Rename(name));
     }
 
     pub(super) fn socket(&self) -> &Path {
@@ -191,19 +227,30 @@ async fn make(engine: &Engine, plan: &Plan) -> Result<String, DockerError> {
 /// What the task has. It speaks of the container by its id: another life's has the same name.
 struct Keeper {
     engine: Engine,
+    live: Arc<Live>,
     id: String,
     plan: Plan,
 }
 
 impl Keeper {
     /// Returns when mongod has ended, whoever ended it.
-    async fn until_end(&self, mut inbox: mpsc::Receiver<Order>) -> ContainerEnd {
+    async fn until_end(
+        &self,
+        mut inbox: mpsc::Receiver<Order>,
+        registered: &mut Vec<Registered>,
+    ) -> ContainerEnd {
         let mut end = std::pin::pin!(self.end());
         let mut doom = Doom::None;
+        let mut rename: Option<(String, Instant)> = None;
         loop {
             tokio::select! {
                 end = &mut end => return end,
                 order = inbox.recv(), if doom != Doom::Final => match order {
+                    Some(Order::Rename(name)) => {
+                        // By both, so that no sweep takes it for a stray one.
+                        registered.push(self.live.register(&name));
+                        rename = Some((name, Instant::now() + RENAME_PAUSE));
+                    }
                     Some(Order::Terminate) => self.terminate().await,
                     Some(Order::Kill) => {
                         doom = Doom::Killed;
@@ -215,10 +262,34 @@ impl Keeper {
                         self.kill().await;
                     }
                 },
+                () = until(rename.as_ref()), if rename.is_some() => {
+                    let name = rename.take().map(|(name, _)| name).unwrap_or_default();
+                    self.rename(&name).await;
+                }
                 // The engine may not have been there to do it.
                 () = sleep(KILL_PAUSE), if doom != Doom::None => self.kill().await,
             }
         }
+    }
+
+    async fn rename(&self, name: &str) {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        if let Err(error) = self.engine.docker.rename_container(&self.id, options).await {
+            debug!(container = self.plan.name, name, %error, "it keeps the name that it has");
+        }
+    }
+
+    /// The number of mongod's process, where that is asked for and this server sees it.
+    async fn process(&self) -> Option<u32> {
+        if self.plan.process == Process::Unknown {
+            return None;
+        }
+        let asked = None::<InspectContainerOptions>;
+        let found = self.engine.docker.inspect_container(&self.id, asked).await.ok()?;
+        let process = found.state?.pid.and_then(|pid| u32::try_from(pid).ok())?;
+        // An engine in another namespace counts otherwise: a container's group has its id.
+        let group = tokio::fs::read_to_string(format!("/proc/{process}/cgroup")).await.ok()?;
+        group.contains(&self.id).then_some(process)
     }
 
     async fn terminate(&self) {
@@ -319,6 +390,14 @@ impl Keeper {
             Ok(Err(error)) => warn!(container = self.plan.name, %error, "remove the container"),
             Err(_) => warn!(container = self.plan.name, "remove the container: no answer"),
         }
+    }
+}
+
+/// Returns when it is time to give a container its new name.
+async fn until(rename: Option<&(String, Instant)>) {
+    match rename {
+        Some((_, time)) => sleep_until(*time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -22,6 +22,12 @@ pub enum DockerError {
         #[source]
         source: Box<EngineError>,
     },
+    /// Nothing can be called so.
+    #[error("`{0}` is not the name of an image")]
+    ImageName(String),
+    /// The image was there, and is gone.
+    #[error("there is no image {0} any more")]
+    ImageGone(String),
     /// The image is not there, and cannot be had.
     #[error("pull the image {image}: {said}")]
     Pull {
@@ -79,6 +85,12 @@ pub enum DockerError {
 }
 
 impl DockerError {
+    /// Whether what somebody asked for is not there or not fit, and nothing has failed.
+    pub fn is_refusal(&self) -> bool {
+        let named = matches!(self, Self::ImageName(_) | Self::ImageGone(_) | Self::Pull { .. });
+        named || matches!(self, Self::NotMongod { .. } | Self::TooOld { .. })
+    }
+
     pub(super) fn engine(
         doing: &'static str,
         object: impl Into<String>,
@@ -99,12 +111,15 @@ impl DockerError {
                 "start the engine, name its socket with --docker-socket, be in the group that may \
                  use it, or run local processes: --compute process"
             }
+            Self::ImageName(_) => "name one as `docker pull` does: mongo:8.0",
+            Self::ImageGone(_) => "bring it with `docker pull` or `docker load`",
             Self::Pull { .. } => {
                 "name another image with --image, bring it with `docker pull` or `docker load`, or \
                  run local processes: --compute process"
             }
             Self::NotMongod { .. } => {
-                "name an image that has mongod on its PATH: --image mongo:8.0"
+                "name an image that has mongod on its PATH (--image mongo:8.0), and look whether the \
+                 engine takes --branch-memory, --branch-cpus, --branch-pids and --container-user"
             }
             Self::TooOld { .. } => "name a newer one with --image",
             Self::Engine { .. } => "the engine's own log says more; docs/docker.md what it needs",
@@ -122,6 +137,11 @@ impl DockerError {
 /// The object is not there.
 pub(super) fn is_not_found(error: &EngineError) -> bool {
     has_status(error, 404)
+}
+
+/// The engine does not understand what it is asked.
+pub(super) fn is_bad_request(error: &EngineError) -> bool {
+    has_status(error, 400)
 }
 
 /// The object is there already, or does not stand as it would have to.

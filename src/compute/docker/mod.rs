@@ -7,29 +7,34 @@ mod container;
 mod engine;
 mod error;
 mod spec;
+mod starting;
 mod sweep;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bollard::models::ContainerCreateBody;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info};
+use tracing::info;
 
 pub use engine::{Engine, Image, PullProgress, is_image_name, socket};
 pub use error::DockerError;
 
-use self::container::{Container, Plan};
+use self::container::{Container, Plan, Process};
 use self::engine::words;
 use self::spec::{OPEN_FILES, Template};
+use self::starting::{Ahead, Starting};
 use self::sweep::Live;
 use super::launch::{self, PORT, START_DEADLINE};
 use super::mongod::last_words;
-use super::{
-    Build, Cell, Compute, ComputeError, Exit, Instance, ServerFacts, StartPhases, User, series,
-};
+use super::ready::{Member, Volume};
+use super::{Build, Cell, Choice, Compute, ComputeError, Instance, OnPull, Parked, User, series};
 use crate::base::blocking::blocking;
 
 /// The image where nobody names one.
@@ -92,6 +97,8 @@ pub struct DockerCompute {
     /// What the names of its containers begin with.
     prefix: String,
     live: Arc<Live>,
+    /// The versions of images that were asked for theirs, by their ids.
+    versions: Mutex<BTreeMap<String, String>>,
     why: Option<String>,
     _watch: DropGuard,
 }
@@ -137,7 +144,9 @@ impl DockerCompute {
         let watch = sweep::watch(engine.clone(), server, live.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(watch));
         let _watch = stop.drop_guard();
-        Ok(Self { engine, image, version, template, user, prefix, live, why: None, _watch })
+        let versions = Mutex::new(BTreeMap::from([(image.id.clone(), version.clone())]));
+        let why = None;
+        Ok(Self { engine, image, version, template, user, prefix, live, versions, why, _watch })
     }
 
     /// Says why mongods are run so.
@@ -164,6 +173,36 @@ impl DockerCompute {
     #[cfg(test)]
     pub(super) fn setup(&self) -> Setup {
         Setup { limits: self.template.limits, user: self.user }
+    }
+
+    /// What mongod an image has. A container is asked once for each.
+    async fn version_of(&self, image: &Image) -> Result<String, DockerError> {
+        // Held meanwhile: the next one who asks finds the answer.
+        let mut versions = self.versions.lock().await;
+        if let Some(version) = versions.get(&image.id) {
+            return Ok(version.clone());
+        }
+        let name = format!("{}-version", self.prefix);
+        let _registered = self.live.register(&name);
+        let mut body = self.template.version();
+        body.image = Some(image.id.clone());
+        let version = self.engine.mongod_version(image, &name, body).await?;
+        versions.insert(image.id.clone(), version.clone());
+        Ok(version)
+    }
+
+    /// The image that a cell's mongod comes from.
+    async fn image_for(&self, choice: &Choice) -> Result<Image, DockerError> {
+        let found = match choice {
+            Choice::Server => None,
+            Choice::WroteIt(build) => self.earlier(Some(build)).await?,
+            Choice::Image(image) if image == self.image.reference() => None,
+            Choice::Image(image) => {
+                let found = self.engine.image(image).await?;
+                Some(found.ok_or_else(|| DockerError::ImageGone(image.clone()))?)
+            }
+        };
+        Ok(found.unwrap_or_else(|| self.image.clone()))
     }
 
     /// The image that wrote a volume, where that is not the server's own and the engine has it.
@@ -223,6 +262,21 @@ impl Compute for DockerCompute {
         Some(self.image.reference())
     }
 
+    async fn fetch(&self, image: &str, progress: OnPull<'_>) -> Result<Build, ComputeError> {
+        if !is_image_name(image) {
+            return Err(DockerError::ImageName(image.chars().take(256).collect()).into());
+        }
+        let found = match self.engine.image(image).await? {
+            Some(found) => found,
+            None => {
+                info!(image, "pulling an image");
+                self.engine.pull(image, &mut |so_far| progress(so_far)).await?
+            }
+        };
+        let version = self.version_of(&found).await?;
+        Ok(Build { version, image: Some(found.reference().to_owned()) })
+    }
+
     async fn opens(&self, written_by: &Build) -> Result<bool, ComputeError> {
         Ok(series(&written_by.version) == series(&self.version)
             || self.earlier(Some(written_by)).await?.is_some())
@@ -230,74 +284,46 @@ impl Compute for DockerCompute {
 
     async fn start(&self, cell: Cell) -> Result<Arc<dyn Instance>, ComputeError> {
         let member = launch::member(&cell, PORT);
+        let image = self.image_for(&cell.mongod).await?;
+        let body = self.template.mongod(&cell, &image);
+        let begun = Instant::now();
+        let container = self.launch(cell, body, Process::Unknown).await?;
+        let image = image.reference().to_owned();
+        Starting { container, member, image }.ready(begun, START_DEADLINE).await
+    }
+
+    fn can_park(&self) -> bool {
+        true
+    }
+
+    async fn park(&self, cell: Cell) -> Result<Arc<dyn Parked>, ComputeError> {
+        // Only used volumes are given to it.
+        let member = Member { volume: Volume::Used, ..launch::member(&cell, PORT) };
+        let body = self.template.parked(&cell, &self.image);
+        let container = self.launch(cell, body, Process::Asked).await?;
+        let image = self.image.reference().to_owned();
+        let live = self.live.clone();
+        Ok(Arc::new(Ahead::begun(Starting { container, member, image }, live)))
+    }
+}
+
+impl DockerCompute {
+    /// Makes and starts a cell's container.
+    async fn launch(
+        &self,
+        cell: Cell,
+        body: ContainerCreateBody,
+        process: Process,
+    ) -> Result<Arc<Container>, ComputeError> {
         let socket = launch::fresh_socket(&cell, PORT)?;
         // It is written when the container has ended; until then it must not be an earlier one's.
         std::fs::write(&cell.log, "")
             .map_err(|source| ComputeError::io("create the log", &cell.log, source))?;
-        let earlier = self.earlier(cell.written_by.as_ref()).await?;
-        let image = earlier.as_ref().unwrap_or(&self.image);
-        let reference = image.reference().to_owned();
-        let (name, body) = (self.name(&cell), self.template.mongod(&cell, image));
-        let plan = Plan { name, body, socket, log: cell.log.clone() };
+        let plan = Plan { name: self.name(&cell), body, socket, log: cell.log.clone(), process };
         let user = self.user;
         blocking(move || [cell.dbpath, cell.socket_dir].iter().try_for_each(|dir| give(dir, user)))
             .await?;
-        let begun = tokio::time::Instant::now();
-        let container = Container::launch(self.engine.clone(), self.live.clone(), plan).await?;
-        let end = container.wait();
-        match launch::ready(container.socket(), &member, container.log(), START_DEADLINE, end).await
-        {
-            Ok((facts, listening)) => {
-                let start =
-                    StartPhases { listening: listening - begun, primary: listening.elapsed() };
-                debug!(socket = %container.socket().display(), "mongod is a writable primary");
-                Ok(Arc::new(Ready { container, facts, start, image: reference }))
-            }
-            Err(error) => {
-                container.kill().await;
-                Err(error)
-            }
-        }
-    }
-}
-
-/// A mongod in a container that became ready.
-#[derive(Debug)]
-struct Ready {
-    container: Container,
-    facts: ServerFacts,
-    start: StartPhases,
-    image: String,
-}
-
-#[async_trait]
-impl Instance for Ready {
-    fn socket(&self) -> &Path {
-        self.container.socket()
-    }
-
-    fn facts(&self) -> &ServerFacts {
-        &self.facts
-    }
-
-    fn image(&self) -> Option<&str> {
-        Some(&self.image)
-    }
-
-    fn start_phases(&self) -> StartPhases {
-        self.start
-    }
-
-    async fn wait(&self) -> Exit {
-        self.container.wait().await
-    }
-
-    async fn stop(&self) -> Exit {
-        self.container.stop().await
-    }
-
-    async fn kill(&self) {
-        self.container.kill().await;
+        Ok(Container::launch(self.engine.clone(), self.live.clone(), plan).await?.into())
     }
 }
 

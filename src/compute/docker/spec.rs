@@ -19,6 +19,8 @@ pub(super) const SERVER: &str = "argon.server";
 const PROJECT: &str = "argon.project";
 const BRANCH: &str = "argon.branch";
 const EPOCH: &str = "argon.epoch";
+/// One that was started ahead has this instead of a branch: labels are for good.
+const PARKED: &str = "argon.parked";
 
 /// The folders as mongod sees them. The official image has a volume at the first one.
 const DBPATH: &str = "/data/db";
@@ -54,6 +56,14 @@ impl Template {
             host.mounts =
                 Some(vec![bind(&cell.dbpath, DBPATH), bind(&cell.socket_dir, SOCKET_DIR)]);
         }
+        body
+    }
+
+    /// The same, started before it is known for which branch.
+    pub(super) fn parked(&self, cell: &Cell, image: &Image) -> ContainerCreateBody {
+        let mut body = self.mongod(cell, image);
+        let labels = [(SERVER, &*self.server), (PARKED, "true")];
+        body.labels = Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
         body
     }
 
@@ -173,6 +183,7 @@ fn bind(source: &Path, target: &str) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::Choice;
 
     fn template(limits: Limits) -> Template {
         let (image, server) = ("sha256:00".to_owned(), "/data".to_owned());
@@ -189,7 +200,7 @@ mod tests {
             cache_gb: 0.25,
             oplog_mb: 16,
             owner,
-            written_by: None,
+            mongod: Choice::Server,
         }
     }
 
@@ -211,6 +222,9 @@ mod tests {
         for (name, value) in [(SERVER, "/data"), (PROJECT, "shop"), (BRANCH, "dev"), (EPOCH, "3")] {
             assert_eq!(labels[name], value);
         }
+        let parked = template(Limits::default()).parked(&cell(), &image).labels.unwrap();
+        assert_eq!(parked.len(), 2, "it is nobody's: {parked:?}");
+        assert_eq!((&*parked[SERVER], &*parked[PARKED]), ("/data", "true"));
     }
 
     #[test]

@@ -17,11 +17,18 @@ use super::spec::SERVER;
 /// Between two tries to hear from an engine that is away.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The names of the containers that somebody owns, and by how many: a life that ends may still
-/// have its own while the next one begins.
+/// The names of the containers that somebody owns, and how they stand.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    names: Mutex<BTreeMap<String, usize>>,
+    names: Mutex<BTreeMap<String, Standing>>,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// A life that ends may still have its own while the next one begins.
+    owners: usize,
+    /// Somebody paused it.
+    paused: bool,
 }
 
 /// A container is owned as long as this is held.
@@ -32,7 +39,7 @@ pub(super) struct Registered {
 
 impl Live {
     pub(super) fn register(self: &Arc<Self>, name: &str) -> Registered {
-        *self.names().entry(name.to_owned()).or_default() += 1;
+        self.names().entry(name.to_owned()).or_default().owners += 1;
         Registered { live: self.clone(), name: name.to_owned() }
     }
 
@@ -40,7 +47,17 @@ impl Live {
         self.names().contains_key(name)
     }
 
-    fn names(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+    pub(super) fn is_paused(&self, name: &str) -> bool {
+        self.names().get(name).is_some_and(|standing| standing.paused)
+    }
+
+    fn pause(&self, name: &str, paused: bool) {
+        if let Some(standing) = self.names().get_mut(name) {
+            standing.paused = paused;
+        }
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<String, Standing>> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,9 +65,9 @@ impl Live {
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut names = self.live.names();
-        if let Some(owners) = names.get_mut(&self.name) {
-            *owners -= 1;
-            if *owners == 0 {
+        if let Some(standing) = names.get_mut(&self.name) {
+            standing.owners -= 1;
+            if standing.owners == 0 {
                 names.remove(&self.name);
             }
         }
@@ -116,8 +133,10 @@ pub(super) async fn watch(engine: Engine, server: String, live: Arc<Live>) {
             let container = attribute("name").map(String::as_str).unwrap_or_default();
             match event.action.as_deref() {
                 Some("pause") => {
+                    live.pause(container, true);
                     warn!(container, "somebody paused it: its branch stands still until unpaused");
                 }
+                Some("unpause") => live.pause(container, false),
                 // Somebody labelled it as ours.
                 Some("create" | "start") if !live.owns(container) => {
                     if let Err(error) = sweep(&engine, &server, &live).await {

@@ -40,9 +40,9 @@ enum State {
 }
 
 impl Door {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(access: Access) -> Self {
         Self {
-            owner: Owner::of(Access::Server),
+            owner: Owner::of(access),
             behind: OnceLock::new(),
             state: State::Shut.into(),
             knocked: watch::Sender::new(false),

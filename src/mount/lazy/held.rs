@@ -20,7 +20,7 @@ use super::fs::Served;
 use super::live::LazyMount;
 use super::names::{Kind, MET_FIRST, ROOT};
 use super::overlay::Overlay;
-use super::session::{Mounted, Tuning};
+use super::session::{Access, Mounted, Tuning};
 use super::start::Durable;
 use crate::base::ids::VersionId;
 use crate::mount::{DirectoryEntry, FileEntry, MountError, Tree, VolumePath};
@@ -123,6 +123,7 @@ impl Source for Template {
 #[derive(Debug)]
 pub struct HeldMount {
     template: Template,
+    tuning: Tuning,
     overlay: Arc<Overlay>,
     door: Arc<Door>,
     mounted: Mutex<Option<Arc<Mounted>>>,
@@ -130,22 +131,23 @@ pub struct HeldMount {
 }
 
 impl HeldMount {
-    /// Mounts a template. `scratch` is a directory that is empty or not there yet. Blocks; call it on
+    /// Mounts a template for `access`. `scratch` is a directory that is empty or not there yet. Blocks; call it on
     /// a runtime or on one of its blocking threads.
     pub fn create(
+        access: Access,
         template: &Template,
         scratch: &Path,
         mountpoint: &Path,
     ) -> Result<Self, MountError> {
         let overlay =
             Arc::new(Overlay::create(Arc::new(template.clone()), scratch, Durable::AfterStart)?);
-        let (door, tuning) = (Arc::new(Door::new()), Tuning::default());
+        let (door, tuning) = (Arc::new(Door::new(access)), Tuning::of(access));
         let fetcher = Fetcher::new(overlay.clone(), Handle::current());
         let served = Served::new(fetcher, Some(door.clone()), tuning);
         let mounted = Mounted::new(served, mountpoint, tuning)?;
         let mountpoint = mounted.mountpoint().to_owned();
         let mounted = Mutex::new(Some(Arc::new(mounted)));
-        Ok(Self { template: template.clone(), overlay, door, mounted, mountpoint })
+        Ok(Self { template: template.clone(), tuning, overlay, door, mounted, mountpoint })
     }
 
     /// Where it is mounted.
@@ -254,7 +256,7 @@ impl LazyMount {
     ) -> Result<(Self, Result<(), Unfit>), MountError> {
         let overlay = Overlay::create(source, overlay, Durable::AfterStart)?;
         if let Err(unfit) = held.check(&overlay) {
-            return Ok((Self::mount(overlay, otherwise, Tuning::default())?, Err(unfit)));
+            return Ok((Self::mount(overlay, otherwise, held.tuning)?, Err(unfit)));
         }
         let overlay = Arc::new(overlay);
         let mounted = held.admit(&overlay)?;

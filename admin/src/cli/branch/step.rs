@@ -11,6 +11,7 @@ use crate::cli::session::Session;
 use crate::client::Step;
 use crate::types::{
     ChangeBranch, IdleTimeout, KeepWarm, RecoverBranch, Recovery, SnapshotEvery, Until,
+    UpgradeBranch,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -78,6 +79,28 @@ impl<T: FromStr> FromStr for OrDefault<T> {
             "default" => Ok(Self(None)),
             own => own.parse().map(|own| Self(Some(own))),
         }
+    }
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct Upgrade {
+    #[command(flatten)]
+    branch: Named,
+    /// The image to go on with: of the same release of MongoDB, or of the next major one
+    #[arg(long)]
+    image: String,
+    /// Make the data those of the new release too: its features can be used then, and no older mongod
+    /// opens the branch again
+    #[arg(long)]
+    set_fcv: bool,
+}
+
+impl Upgrade {
+    pub(super) fn execute(&self, session: &Session) -> Result<Answer, CliError> {
+        let to = UpgradeBranch { image: self.image.clone(), set_fcv: self.set_fcv };
+        let project = session.project(&self.branch.project)?;
+        let begun = session.client.upgrade(&project, &self.branch.name, &to)?;
+        Ok(done(&session.follow_branch(begun)?, "upgraded"))
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use argon::archive::{self, Compression};
 use argon::compute::mongod::Search;
-use argon::compute::{Cell, Compute, Instance, ProcessCompute};
+use argon::compute::{Cell, Choice, Compute, Instance, ProcessCompute};
 use argon::wire;
 use bson::{Document, doc};
 use mongodb::options::{ClientOptions, ServerAddress};
@@ -55,9 +55,9 @@ async fn start(compute: &ProcessCompute, dir: &Path) -> Result<Arc<dyn Instance>
     create_dir_all(&dbpath)?;
     create_dir_all(&socket_dir)?;
     let log = dir.join("mongod.log");
-    let (owner, written_by) = (Default::default(), None);
+    let (owner, mongod) = (Default::default(), Choice::Server);
     Ok(compute
-        .start(Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64, owner, written_by })
+        .start(Cell { dbpath, socket_dir, log, cache_gb: 0.25, oplog_mb: 64, owner, mongod })
         .await?)
 }
 

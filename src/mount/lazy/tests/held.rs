@@ -36,7 +36,7 @@ fn changed(
 
 async fn held(root: &Path) -> HeldMount {
     let template = Template::of(&*volume(0, b"the one it was made of")).await.unwrap();
-    HeldMount::create(&template, &root.join("scratch"), &root.join("mnt")).unwrap()
+    HeldMount::create(Access::Server, &template, &root.join("scratch"), &root.join("mnt")).unwrap()
 }
 
 /// What a mongod does up to its door, and what it finds behind it.

@@ -8,7 +8,7 @@ use bson::{Bson, doc};
 use super::super::{Access, LazyMount, Reading};
 use super::source::{Memory, works};
 use crate::compute::mongod::Search;
-use crate::compute::{Cell, Compute, ProcessCompute};
+use crate::compute::{Cell, Choice, Compute, ProcessCompute};
 use crate::wire::Client;
 
 async fn compute() -> ProcessCompute {
@@ -30,7 +30,7 @@ fn cell(root: &Path, dbpath: &Path) -> Cell {
         cache_gb: 0.25,
         oplog_mb: 16,
         owner: Default::default(),
-        written_by: None,
+        mongod: Choice::Server,
     }
 }
 
