@@ -51,15 +51,17 @@ pub(super) async fn writable_primary(
         let mut client = connect(socket).await;
         let listening = Instant::now();
         settle_membership(&mut client, member).await?;
-        let hello = await_primary(&mut client).await?;
         let build_info = run(&mut client, doc! { "buildInfo": 1 }).await?;
-        let asked = doc! { "getParameter": 1, "featureCompatibilityVersion": 1 };
-        let fcv = run(&mut client, asked).await?;
-        let fcv = fcv
-            .get_document("featureCompatibilityVersion")
-            .and_then(|fcv| fcv.get_str("version"))
-            .unwrap_or_default()
-            .to_owned();
+        // A used volume's version is asked for while its mongod is elected; a new one has none yet.
+        let known = match member.volume {
+            Volume::Used => Some(fcv(&mut client).await?),
+            Volume::New => None,
+        };
+        let hello = await_primary(&mut client).await?;
+        let fcv = match known {
+            Some(known) => known,
+            None => fcv(&mut client).await?,
+        };
         Ok((ServerFacts { hello, build_info, fcv }, listening))
     })
     .await
@@ -82,6 +84,13 @@ async fn run(client: &mut Client, command: Document) -> Result<Document, Compute
         .command("admin", command)
         .await
         .map_err(|source| ComputeError::Setup { command: name, source: Box::new(source) })
+}
+
+/// The feature compatibility version of mongod's data.
+async fn fcv(client: &mut Client) -> Result<String, ComputeError> {
+    let reply = run(client, doc! { "getParameter": 1, "featureCompatibilityVersion": 1 }).await?;
+    let fcv = reply.get_document("featureCompatibilityVersion");
+    Ok(fcv.and_then(|fcv| fcv.get_str("version")).unwrap_or_default().to_owned())
 }
 
 /// A new volume is initiated; one that was made under another address is reconfigured.
