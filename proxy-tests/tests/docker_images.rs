@@ -219,6 +219,32 @@ async fn an_upgrade_that_fails_leaves_the_branch_as_it_was() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_in_an_upgrade_leaves_the_branch_in_one_of_the_images() -> Result<()> {
+    let Some(engine) = Engine::shared("upgrades that are cut off")? else { return Ok(()) };
+    let next = "argon-tests/mongo:cut-off";
+    engine.another_image("LABEL cut-off=1", next)?;
+    for (step, image) in [("upgrade.version", IMAGE), ("upgrade.head", next)] {
+        let mut server = Setup::new()?.docker(&engine).start()?;
+        server.project("demo")?;
+        let client = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+        insert(&client, "before").await?;
+        ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+        server.start_again_with("ARGON_FAILPOINT", step)?;
+        server.cli().fail(&["branch", "upgrade", "dev", "--image", next])?;
+        server.until_ended()?;
+        server.start_again()?;
+        let client = driver::connect(&server.show("dev")?.uri).await?;
+        ensure!(changes(&client).await? == ["before"], "{step}");
+        let found = image_of(&engine, server.data_dir(), "demo", "dev")?;
+        ensure!(found == id_of(&engine, image)?, "{step}: it runs in {found}");
+        ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+        let left = engine.containers(server.data_dir())?;
+        ensure!(left.is_empty(), "{step}: containers are left: {left:?}");
+    }
+    engine.docker(&["rmi", next]).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn local_processes_come_from_no_image() -> Result<()> {
     let server = Server::start()?;
     server.project("demo")?;

@@ -37,6 +37,9 @@ const GC: [&str; 5] = ["gc.condemned", "gc.some:1", "gc.some:2", "gc.some:3", "g
 const REWRITE: [&str; 5] = ["gc.copying", "gc.copied", "gc.moved:1", "gc.moved:2", "gc.rewritten"];
 const RESCUE: [&str; 4] = ["rescue.version", "rescue.head", "rescue.branch", "rescue.row"];
 
+/// In containers: `docker_images` stops at these.
+const UPGRADE: [&str; 2] = ["upgrade.version", "upgrade.head"];
+
 /// A server, and what was acknowledged on its branch `dev`.
 struct Scene {
     server: Server,
@@ -358,7 +361,8 @@ fn no_step_is_forgotten() -> Result<()> {
     let mut named = BTreeSet::new();
     collect(&repository().join("src"), &mut named)?;
     let tested =
-        [&SUSPEND[..], &RESUME, &CREATE, &CHANGE, &DELETE, &BACK, &GC, &REWRITE, &RESCUE].concat();
+        [&SUSPEND[..], &RESUME, &CREATE, &CHANGE, &DELETE, &BACK, &GC, &REWRITE, &RESCUE, &UPGRADE]
+            .concat();
     let name = |step: &str| step.split(':').next().map(str::to_owned);
     let tested = tested.into_iter().filter_map(name).collect();
     assert_eq!(named, tested);

@@ -50,7 +50,9 @@ impl Layout {
             make_private(dir)?;
         }
         // Mounts of an earlier server that was killed answer nobody.
-        lazy::unmount_stale(&layout.data.join("work"))?;
+        for mounts in ["work", "seed"] {
+            lazy::unmount_stale(&layout.data.join(mounts))?;
+        }
         // Sockets of an earlier server, and volumes that it did not finish, are of no use.
         empty(&layout.run)?;
         empty(&layout.data.join("tmp"))?;

@@ -21,6 +21,7 @@ use super::shared::Shared;
 use super::state::State;
 use super::{BranchError, Branches, mounting, save, view};
 use crate::base::blocking::blocking;
+use crate::base::failpoint::failpoint;
 use crate::base::ids::VersionId;
 use crate::catalog::LocalData;
 use crate::compute::{self, Build, Instance, OnPull};
@@ -117,6 +118,7 @@ pub(super) async fn follow(
     may_follow(cell, &from.mongod, to)?;
     let trial = Trial::begin(shared, cell, &from).await.map_err(failed)?;
     let version = trial.run(to, set_fcv).await.map_err(failed)?;
+    failpoint("upgrade.version");
     move_head(shared, cell, &from, &version).await.map_err(failed)?;
     Ok(version.id)
 }
@@ -238,5 +240,6 @@ async fn move_head(
     // Should the answer be lost, the head is read before it is moved again.
     cell.set_claim(None);
     shared.volumes.move_head(&head, &etag).await?;
+    failpoint("upgrade.head");
     commit(shared, cell, version, |row| row.local = LocalData::None)
 }
