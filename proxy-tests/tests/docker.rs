@@ -168,6 +168,7 @@ async fn what_is_chosen_is_said_with_its_reason() -> Result<()> {
             "run `mongod --version` in the image argon-tests/without:1",
         ),
         (["--docker-socket", &socket, "--image", absent], "pull the image 127.0.0.1:1/absent"),
+        (["--docker-socket", &socket, "--image", "mongo:"], "`mongo:` is not the name of an image"),
         (["--docker-socket", &nowhere, "--image", IMAGE], "no container engine answers at"),
     ] {
         let setup = Setup::new()?.arguments(&["--compute", "docker"]).arguments(&more);

@@ -126,8 +126,8 @@ pub(super) fn compute(layers: &Layers<'_>) -> Result<ComputeSettings, ConfigErro
     )?;
     let cpu_thousandths = limit(
         layers.pick("branch_cpus", "ARGON_BRANCH_CPUS", |values| &values.branch_cpus),
-        thousandths,
-        "a number of CPUs, as in 2 or 0.5; 0 is no limit",
+        cpus,
+        "a number of CPUs from 0.01 on, as in 2 or 0.5; 0 is no limit",
     )?;
     let pids = limit(
         layers.pick("branch_pids", "ARGON_BRANCH_PIDS", |values| &values.branch_pids),
@@ -182,6 +182,11 @@ fn socket_path(text: &str) -> Option<PathBuf> {
 fn uid_and_gid(text: &str) -> Option<User> {
     let (uid, gid) = text.split_once(':')?;
     Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+}
+
+/// In thousandths. The kernel gives no share that is smaller.
+fn cpus(text: &str) -> Option<u64> {
+    thousandths(text).filter(|share| *share == 0 || *share >= 10)
 }
 
 /// `1.5` is 1500.
@@ -308,6 +313,19 @@ mod tests {
             ("two", None),
         ] {
             assert_eq!(thousandths(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_that_the_kernel_cannot_give_is_none() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("0.01", Some(10)),
+            ("0.009", None),
+            ("0.001", None),
+            ("2", Some(2000)),
+        ] {
+            assert_eq!(cpus(text), expected, "{text}");
         }
     }
 

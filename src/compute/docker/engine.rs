@@ -15,7 +15,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::DockerError;
-use super::error::{is_conflict, is_not_found};
+use super::error::{is_bad_request, is_conflict, is_not_found};
 use crate::compute::mongod::{OLDEST, last_words, version_in};
 
 /// How long an engine may take for its first answer.
@@ -132,6 +132,7 @@ impl Engine {
                 }))
             }
             Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) if is_bad_request(&error) => Err(DockerError::ImageName(name.to_owned())),
             Err(error) => Err(DockerError::engine("look for the image", name)(error)),
         }
     }

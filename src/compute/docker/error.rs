@@ -118,7 +118,8 @@ impl DockerError {
                  run local processes: --compute process"
             }
             Self::NotMongod { .. } => {
-                "name an image that has mongod on its PATH: --image mongo:8.0"
+                "name an image that has mongod on its PATH (--image mongo:8.0), and look whether the \
+                 engine takes --branch-memory, --branch-cpus, --branch-pids and --container-user"
             }
             Self::TooOld { .. } => "name a newer one with --image",
             Self::Engine { .. } => "the engine's own log says more; docs/docker.md what it needs",
@@ -136,6 +137,11 @@ impl DockerError {
 /// The object is not there.
 pub(super) fn is_not_found(error: &EngineError) -> bool {
     has_status(error, 404)
+}
+
+/// The engine does not understand what it is asked.
+pub(super) fn is_bad_request(error: &EngineError) -> bool {
+    has_status(error, 400)
 }
 
 /// The object is there already, or does not stand as it would have to.
