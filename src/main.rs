@@ -162,6 +162,8 @@ fn mend(repair: &Repair, json: bool) -> Result<ExitCode, Failure> {
 fn start_logging(config: &Config) {
     let log = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        // It would say so on stderr, and panic where nobody reads that any more.
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_env_filter(EnvFilter::new(&config.log));
     match config.log_format {

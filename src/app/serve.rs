@@ -256,15 +256,19 @@ fn announce(config: &Config, proxy: &Proxy, api: &Api, data_dir: &DataDir) -> io
             stdout.flush()
         }
         Ready::Text => {
-            eprintln!("argon {} is ready", env!("CARGO_PKG_VERSION"));
-            eprintln!("  drivers    mongodb://{listen}");
-            eprintln!("  admin API  http://{admin}");
-            eprintln!("  data       {}", data_dir.path().display());
-            if let Some(bucket) = &config.bucket {
-                eprintln!("  bucket     s3://{}/{}", bucket.bucket, bucket.prefix.as_str());
-            }
-            eprintln!("next: `argon project create NAME`, then `argon branch create dev`");
-            eprintln!("Ctrl-C stops the server and saves every branch");
+            let bucket = config.bucket.as_ref();
+            let bucket = bucket.map_or(String::new(), |bucket| {
+                format!("  bucket     s3://{}/{}\n", bucket.bucket, bucket.prefix.as_str())
+            });
+            let text = format!(
+                "argon {} is ready\n  drivers    mongodb://{listen}\n  admin API  http://{admin}\n  \
+                 data       {}\n{bucket}next: `argon project create NAME`, then `argon branch \
+                 create dev`\nCtrl-C stops the server and saves every branch\n",
+                env!("CARGO_PKG_VERSION"),
+                data_dir.path().display(),
+            );
+            // Whoever reads this may have left, as `head` does, which is no reason not to serve.
+            let _ = io::stderr().write_all(text.as_bytes());
             Ok(())
         }
     }

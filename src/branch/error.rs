@@ -364,6 +364,7 @@ impl BranchError {
             Self::SocketPath { branch, .. } => {
                 format!("use `argon branch port {branch}`, or a shorter --data-dir")
             }
+            Self::Compute { source } => return source.hint(),
             Self::Closing => "try again when it is up again".into(),
             Self::Volume { source } if matches!(**source, VolumeError::OtherCollector) => {
                 "it does the work; `argon gc --dry-run` shows what is left".into()

@@ -95,6 +95,9 @@ impl ComputeError {
                  mongod of a server"
                     .to_owned(),
             ),
+            Self::Exited { exit, .. } if exit.how == How::OutOfMemory => Some(
+                "let a branch take more memory: --branch-memory, 256MiB or more".to_owned(),
+            ),
             Self::Limits { .. } => Some(
                 "run the server as root or as a systemd service with Delegate=yes, run branches in \
                  containers, or leave the limit out"

@@ -53,7 +53,7 @@ impl Answer {
 
     pub(super) fn print(&self, format: Format) -> Result<(), CliError> {
         let text = self.text(format);
-        if format == Format::Human && self.is_empty_list() {
+        if format == Format::Human && self.is_empty_list() && self.text.is_empty() {
             // A note, so stderr, and where that is closed nobody misses it.
             let _ = writeln!(io::stderr(), "nothing to list");
         }

@@ -13,8 +13,11 @@ use super::super::{Access, LazyMount};
 use super::random::{modes, set_modes};
 use super::source::{Memory, pattern, read_all, works};
 
-/// What is tried below a root, and its name.
-type Row = (&'static str, fn(&Path) -> io::Result<()>);
+/// What is tried below a root.
+type Attempt = fn(&Path) -> io::Result<()>;
+
+/// Its name, and it.
+type Row = (&'static str, Attempt);
 
 fn text(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
@@ -207,7 +210,7 @@ const CONTENT: &[Row] = &[
 ];
 
 /// Not there, and said to be so by a number that programs understand.
-const NOT_OFFERED: &[(&str, fn(&Path) -> io::Result<()>, i32)] = &[
+const NOT_OFFERED: &[(&str, Attempt, i32)] = &[
     ("a second name", |r| fs::hard_link(r.join("file"), r.join("new")), libc::EPERM),
     ("a symbolic link", |r| std::os::unix::fs::symlink("file", r.join("new")), libc::EPERM),
     (
