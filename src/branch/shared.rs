@@ -278,7 +278,8 @@ impl Shared {
         compute::Owner {
             project: cell.project.to_string(),
             branch: cell.name.to_string(),
-            epoch: cell.row().epoch.0,
+            // The life that is to be claimed, where the claim is on its way beside the start.
+            epoch: cell.claim().map_or(cell.row().epoch.next(), |claim| claim.head.epoch).0,
         }
     }
 

@@ -393,7 +393,10 @@ impl Overlay {
         self.closed.store(true, Ordering::Release);
         drop(gate);
         let synced = self.settle().and_then(|()| self.sync_unsaid()).and_then(|()| self.sync_log());
-        self.names().nodes().for_each(|node| node.close());
+        self.names().nodes().for_each(|node| {
+            node.leave_direct();
+            node.close();
+        });
         synced.map_err(MountError::io("put on the disk", &self.directory))
     }
 }

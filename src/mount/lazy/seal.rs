@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::Changes;
 use super::aside::Aside;
 use super::names::Names;
-use super::node::{Guard, Node, Origin};
+use super::node::{Guard, Node, Origin, State};
 use super::overlay::{Overlay, Seal};
 use super::pages::{PAGE_BYTES, PageMap};
 use crate::base::blocking::blocking;
@@ -56,6 +56,8 @@ struct Taken {
     directories: Vec<(String, u32)>,
     files: Vec<(String, u32, SealedFile)>,
     names_changed: bool,
+    /// Something could not be copied.
+    failed: Option<io::Error>,
 }
 
 impl Overlay {
@@ -82,14 +84,15 @@ impl Overlay {
         let mut taken = {
             let _closed = self.close_gate();
             let mut names = self.names_mut();
-            keep_direct(&names, &aside)
-                .map(|()| take(&mut names, &aside))
-                .map_err(MountError::io("copy the journal of", &self.directory))?
+            take(&mut names, &aside)
         };
         let pause = begun.elapsed();
         taken.files.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let tree = tree(&taken)
-            .map_err(|source| MountError::Tree { path: self.directory.clone(), source });
+        let tree = match taken.failed.take() {
+            None => tree(&taken)
+                .map_err(|source| MountError::Tree { path: self.directory.clone(), source }),
+            Some(error) => Err(MountError::io("copy the journal of", &self.directory)(error)),
+        };
         let files: Vec<_> = taken.files.into_iter().map(|(.., file)| Arc::new(file)).collect();
         let names_changed = taken.names_changed;
         let tree = match tree {
@@ -121,17 +124,14 @@ impl Overlay {
     }
 }
 
-/// What the kernel writes by itself is not kept from changing: a copy is kept.
-fn keep_direct(names: &Names, aside: &Aside) -> io::Result<()> {
-    for node in names.nodes().filter(|node| node.is_direct()) {
-        let state = node.write()?;
-        let mut content = vec![0; PAGE_BYTES as usize];
-        for page in 0..state.bytes.div_ceil(PAGE_BYTES) {
-            let start = page * PAGE_BYTES;
-            let content = &mut content[..PAGE_BYTES.min(state.bytes - start) as usize];
-            state.open_data()?.read_exact_at(content, start)?;
-            aside.keep(node.number, page, content)?;
-        }
+/// What the kernel writes by itself is not kept from changing: a copy is kept, as long as the state says.
+fn keep_all(node: &Node, state: &State, aside: &Aside) -> io::Result<()> {
+    let mut content = vec![0; PAGE_BYTES as usize];
+    for page in 0..state.bytes.div_ceil(PAGE_BYTES) {
+        let start = page * PAGE_BYTES;
+        let content = &mut content[..PAGE_BYTES.min(state.bytes - start) as usize];
+        state.open_data()?.read_exact_at(content, start)?;
+        aside.keep(node.number, page, content)?;
     }
     Ok(())
 }
@@ -145,8 +145,15 @@ fn take(names: &mut Names, aside: &Arc<Aside>) -> Taken {
         };
         let changed = std::mem::take(&mut state.changed);
         let local = changed.within(&state.present, state.source_end());
-        // What was kept already needs no guard.
-        let pages = if state.direct.is_some() { PageMap::default() } else { local.clone() };
+        let pages = match state.direct {
+            None => local.clone(),
+            Some(_) => {
+                let kept = keep_all(&entry.node, &state, aside);
+                taken.failed = taken.failed.or(kept.err());
+                // What is kept already needs no guard.
+                PageMap::default()
+            }
+        };
         let guard = Guard { pages, aside: aside.clone(), shrunk: u64::MAX };
         state.guard = Some(guard);
         let file = SealedFile {
