@@ -166,7 +166,7 @@ impl Directory {
         let failed = |e| StoreError::io("write", key, e);
         let conflict = || StoreError::Conflict { key: key.clone() };
         let directory = target.parent().expect("a key's path is below the root");
-        fs::create_dir_all(directory).map_err(failed)?;
+        self.make(directory).map_err(failed)?;
         match condition {
             // link(2) fails where the name is taken: atomic without a lock.
             Condition::Absent => fs::hard_link(staged, &target).map_err(|e| match e.kind() {
@@ -202,6 +202,23 @@ impl Directory {
         }
         let directory = target.parent().expect("a key's path is below the root");
         self.sync_directories(directory).map_err(failed)
+    }
+
+    /// Makes a directory below the root, and never the root: where that is away, an empty one in its
+    /// place would say that there is nothing.
+    fn make(&self, directory: &Path) -> io::Result<()> {
+        use io::ErrorKind::{AlreadyExists, NotFound};
+        if directory == self.root {
+            return Ok(());
+        }
+        match (fs::create_dir(directory), directory.parent()) {
+            (Err(error), Some(parent)) if error.kind() == NotFound && parent != self.root => {
+                self.make(parent)?;
+                self.make(directory)
+            }
+            (Err(error), _) if error.kind() == AlreadyExists => Ok(()),
+            (made, _) => made,
+        }
     }
 
     /// Held while a name changes its file. `flock` belongs to the open file, so that each call

@@ -44,6 +44,28 @@ async fn only_the_leavings_of_the_dead_are_swept() {
     assert_eq!(fs::read_dir(&staging).unwrap().count(), 0);
 }
 
+#[tokio::test]
+async fn a_write_that_goes_on_while_the_directory_is_taken_away_does_not_make_an_empty_one() {
+    let (directory, store) = temporary();
+    let (root, away) = (directory.path().join("store"), directory.path().join("away"));
+    store.write(&key("a"), "1".into(), Condition::Always).await.unwrap();
+    fs::rename(&root, &away).unwrap();
+    let staged = directory.path().join("staged");
+    fs::write(&staged, "2").unwrap();
+    for name in ["b", "b/c", "b/c/d"] {
+        for condition in [Condition::Absent, Condition::Always] {
+            let written = store.directory.publish(&key(name), &staged, &condition);
+            assert!(matches!(written, Err(StoreError::Io { .. })), "{name}: {written:?}");
+        }
+    }
+    assert!(!root.exists());
+    let read = store.read(&key("a")).await;
+    assert!(!matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
+    fs::rename(&away, &root).unwrap();
+    store.write(&key("b/c/d"), "2".into(), Condition::Absent).await.unwrap();
+    assert_eq!(store.read(&key("a")).await.unwrap().bytes, "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_stores_on_one_directory_agree_on_the_winner() {
     let (directory, first) = temporary();
