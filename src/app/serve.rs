@@ -32,8 +32,10 @@ static SAMPLE_BASE: &[u8] = include_bytes!("../../data/base_dump.archive");
 /// WiredTiger's cache of each mongod, GB: its minimum, since a branch's neighbours are many.
 const CACHE_GB: f64 = 0.25;
 
-/// Size of the oplog of new volumes, MB: what every boot samples, so it is kept small.
-const OPLOG_MB: u32 = 128;
+/// Size of the oplog of new volumes, MB: the least that MongoDB lets anybody set. A start reads it at
+/// ten random places for each time that this is in it, so that less would be more: a load that ends
+/// before mongod's next checkpoint leaves a gigabyte and a half, whatever was asked for.
+const OPLOG_MB: u32 = 990;
 
 /// Between two looks at whether the old server has ended.
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(10);
