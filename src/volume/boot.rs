@@ -77,18 +77,22 @@ pub fn decode(runs: &[u8], references: &[u8], tree: &Tree) -> Result<Vec<Wanted>
     Ok(boot)
 }
 
-/// The blocks of a new version's boot set: those that its mongod read, if it was seen, and what the
-/// version below had as long as the two are much alike, so that a set is not written anew for every
-/// block that was read by chance.
-pub fn choose(seen: Option<Vec<BlockPlace>>, before: &[Wanted]) -> Vec<BlockPlace> {
-    let before: BTreeSet<BlockPlace> = before.iter().map(|one| (one.file, one.index)).collect();
-    let seen: BTreeSet<BlockPlace> = seen.into_iter().flatten().collect();
-    if seen.is_empty() {
-        return capped(before);
-    }
-    let known = seen.intersection(&before).count();
-    let alike = known * 4 >= seen.len() * 3 && before.len() <= seen.len() * 2;
-    capped(if alike { &seen | &before } else { seen })
+/// What starts read.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// Blocks that the last one read, if it was seen.
+    pub now: Option<Vec<BlockPlace>>,
+    /// Blocks that were written since, and that the next one reads, most likely.
+    pub next: Vec<BlockPlace>,
+}
+
+/// The blocks of a new version's boot set: those that its mongod read, and what the version below had
+/// where that was not seen. A block that was read by chance, like those of the oplog that mongod samples, is
+/// gone from it with the next start; as a reference it costs 64 bytes until then.
+pub fn choose(read: Read, before: &[Wanted]) -> Vec<BlockPlace> {
+    let now = read.now.filter(|now| !now.is_empty());
+    let now = now.unwrap_or_else(|| before.iter().map(|one| (one.file, one.index)).collect());
+    capped(now.into_iter().chain(read.next).collect())
 }
 
 /// At most [`BLOCKS_MAX`]: of the files with the most blocks only the first ones.
@@ -185,19 +189,24 @@ mod tests {
     }
 
     #[test]
-    fn a_set_goes_on_as_long_as_it_fits() {
+    fn a_set_is_what_the_last_start_read_and_what_the_next_one_will() {
         let set = |range: std::ops::Range<u64>| range.map(|index| (1, index)).collect::<Vec<_>>();
         let before: Vec<_> = (0..100).map(|index| wanted(1, index, 1, 32)).collect();
-        assert_eq!(choose(None, &before), set(0..100));
-        assert_eq!(choose(Some(vec![]), &before), set(0..100), "nothing was seen");
-        assert_eq!(choose(Some(set(10..110)), &before), set(0..110));
-        assert_eq!(choose(Some(set(50..150)), &before), set(50..150), "another one");
-        assert_eq!(choose(Some(set(0..40)), &before), set(0..40), "it was far too large");
+        let choose = |now: Option<Vec<BlockPlace>>, next, before: &[Wanted]| {
+            super::choose(Read { now, next }, before)
+        };
+        assert_eq!(choose(None, vec![], &before), set(0..100));
+        assert_eq!(choose(Some(vec![]), vec![], &before), set(0..100), "nothing was seen");
+        assert_eq!(choose(Some(set(10..110)), vec![], &before), set(10..110));
+        let written = vec![(1, 120), (0, 3), (1, 15)];
+        let with = |set: Vec<BlockPlace>| [vec![(0, 3)], set, vec![(1, 120)]].concat();
+        assert_eq!(choose(Some(set(10..110)), written.clone(), &before), with(set(10..110)));
+        assert_eq!(choose(None, written, &before), with(set(0..100)));
         // A file that was read whole does not drive out the others.
         let seen = [set(0..3_000), vec![(0, 3)]].concat();
-        let chosen = choose(Some(seen), &[]);
+        let chosen = choose(Some(seen), vec![], &[]);
         assert_eq!((chosen.len(), chosen[0], chosen[1]), (BLOCKS_MAX, (0, 3), (1, 0)));
-        assert_eq!(choose(Some(set(0..BLOCKS_MAX as u64)), &[]).len(), BLOCKS_MAX);
+        assert_eq!(choose(Some(set(0..BLOCKS_MAX as u64)), vec![], &[]).len(), BLOCKS_MAX);
     }
 
     #[test]

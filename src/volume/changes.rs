@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
 use zstd::bulk::Compressor;
 
+use super::boot::Read;
 use super::capture::Capture;
 use super::compact::CompactPage;
 use super::error::VolumeError;
@@ -69,7 +70,8 @@ impl Volumes {
             Sharing::All => inherited(below, changes),
             Sharing::Nothing => Vec::new(),
         };
-        let boot = next_boot(&next, changes.boot(), before, &mut upload).await?;
+        let read = Read { now: changes.boot(), next: changes.next_boot() };
+        let boot = next_boot(&next, read, before, &mut upload).await?;
         next.pages().set_boot(boot);
         let uploaded = upload.finish().await?;
         failpoint("suspend.packs");

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use tracing::warn;
 use zstd::bulk::Compressor;
 
-use super::boot::{BlockPlace, carry, choose, scattered};
+use super::boot::{BlockPlace, Read, carry, choose, scattered};
 use super::error::VolumeError;
 use super::fetch::Wanted;
 use super::format::FormatError;
@@ -31,11 +31,11 @@ const PIECE_BLOCKS: usize = 16;
 /// `upload` failed. That something cannot be read is none: a boot set only saves time.
 pub async fn next_boot(
     next: &LazyVolume,
-    seen: Option<Vec<BlockPlace>>,
+    read: Read,
     before: Vec<Wanted>,
     upload: &mut Upload,
 ) -> Result<Vec<Wanted>, VolumeError> {
-    let chosen = choose(seen, &before);
+    let chosen = choose(read, &before);
     let before: HashMap<BlockPlace, _> =
         before.into_iter().map(|one| ((one.file, one.index), one.reference)).collect();
     let unknown = chosen.iter().filter(|place| !before.contains_key(place));

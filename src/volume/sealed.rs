@@ -23,6 +23,7 @@ pub struct Sealed {
     origins: Vec<Option<usize>>,
     changed: Vec<BTreeSet<u64>>,
     pub boot: Option<Vec<(usize, u64)>>,
+    pub next_boot: Vec<(usize, u64)>,
     /// Blocks that were read, and not told to be done.
     pub held: Mutex<BTreeSet<(usize, u64)>>,
     pub read: Mutex<BTreeMap<(usize, u64), u32>>,
@@ -64,8 +65,8 @@ impl Sealed {
             };
             changed.push(content.chunks(BLOCK_BYTES).enumerate().filter_map(differs).collect());
         }
-        let (held, read) = Default::default();
-        Self { tree, contents, origins, changed, boot: None, held, read }
+        let (next_boot, held, read) = Default::default();
+        Self { tree, contents, origins, changed, boot: None, next_boot, held, read }
     }
 
     /// Says of more blocks that they may have changed.
@@ -108,6 +109,10 @@ impl Changes for Sealed {
 
     fn boot(&self) -> Option<Vec<(usize, u64)>> {
         self.boot.clone()
+    }
+
+    fn next_boot(&self) -> Vec<(usize, u64)> {
+        self.next_boot.clone()
     }
 }
 

@@ -123,12 +123,14 @@ impl Overlay {
             if end <= state.bytes && state.touched && (first..last).all(known) && !guarded() {
                 state.open_data()?.write_all_at(data, offset)?;
                 node.modified_now();
+                node.last.wrote(offset, end);
                 return Ok(Step::Done(()));
             }
         }
         let mut state = node.write()?;
         let step = write_slow(node, &mut state, offset, data, blocks)?;
         node.modified_now();
+        node.last.wrote(offset, end);
         Ok(step)
     }
 
@@ -233,6 +235,7 @@ impl Overlay {
 
     /// Puts a file's content, and all names up to now, on the disk. Nothing, while mongod starts.
     pub(super) fn fsync(&self, node: &Node) -> io::Result<()> {
+        node.last.synced();
         if self.start.is_starting() {
             return Ok(());
         }

@@ -90,4 +90,7 @@ pub trait Changes: Send + Sync + fmt::Debug + 'static {
     /// Blocks that were read while mongod started and answered its first queries, as files of
     /// [`Self::tree`] and indexes, ascending. None where this mount saw no start of its own.
     fn boot(&self) -> Option<Vec<(usize, u64)>>;
+
+    /// Blocks that the next start reads, most likely, for what they are of was changed: likewise.
+    fn next_boot(&self) -> Vec<(usize, u64)>;
 }

@@ -12,6 +12,7 @@ use fuser::BackingId;
 
 use super::Source;
 use super::aside::Aside;
+use super::boot::LastWritten;
 use super::direct::Seen;
 use super::pages::{PAGE_BYTES, PageMap};
 
@@ -27,6 +28,8 @@ pub(super) struct Node {
     /// What the kernel reads and writes by itself, where it does. Held while it is opened and closed.
     pub(super) backing: Mutex<Option<Arc<BackingId>>>,
     times: Mutex<Times>,
+    /// What of it the next start reads, most likely.
+    pub(super) last: LastWritten,
 }
 
 /// In memory only: no version holds them.
@@ -110,7 +113,8 @@ impl Node {
         let now = SystemTime::now();
         let times = Times { accessed: now, modified: now, changed: now };
         let (lookups, opens) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { number, content, lookups, opens, backing: Mutex::default(), times: times.into() }
+        let (backing, last) = Default::default();
+        Self { number, content, lookups, opens, backing, times: times.into(), last }
     }
 
     pub(super) fn is_file(&self) -> bool {

@@ -21,6 +21,11 @@ use crate::base::limits::BLOCK_BYTES;
 use crate::mount::{DirectoryEntry, FileEntry, MountError, Tree, VolumePath};
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// A new file that is no larger is read whole by a start: a file of the journal, a table of few documents,
+/// what WiredTiger writes anew to rename it.
+const SMALL_FILE_BYTES: u64 = 2 * 1024 * 1024;
+/// Of these so many at most, the newest: every start reads the last two files of the journal.
+const SMALL_FILES_MAX: usize = 32;
 
 /// A sealed mount. Dropping it without a rebase is giving it up: what it held differs from the
 /// version below as before.
@@ -29,6 +34,7 @@ pub struct Sealed {
     tree: Tree,
     files: Vec<Arc<SealedFile>>,
     boot: Option<Vec<(usize, u64)>>,
+    next_boot: Vec<(usize, u64)>,
     pause: Duration,
     overlay: Arc<Overlay>,
     aside: Arc<Aside>,
@@ -105,9 +111,17 @@ impl Overlay {
         let changed = names_changed || files.iter().any(|file| file.touched);
         let pages = files.iter().map(|file| file.changed.count()).sum();
         *self.sealed() = Seal::Held { changed, pages };
-        let boot = boot(self, &files);
-        let (overlay, settled) = (self.clone(), AtomicBool::new(false));
-        Ok(Arc::new(Sealed { tree, files, boot, pause, overlay, aside, names_changed, settled }))
+        Ok(Arc::new(Sealed {
+            tree,
+            boot: boot(self, &files),
+            next_boot: next_boot(&files),
+            files,
+            pause,
+            overlay: self.clone(),
+            aside,
+            names_changed,
+            settled: AtomicBool::new(false),
+        }))
     }
 
     /// The version below stays: everything that was sealed counts as changed again.
@@ -195,6 +209,25 @@ fn boot(overlay: &Overlay, files: &[Arc<SealedFile>]) -> Option<Vec<(usize, u64)
         .collect();
     blocks.sort_unstable();
     Some(blocks)
+}
+
+fn next_boot(files: &[Arc<SealedFile>]) -> Vec<(usize, u64)> {
+    let touched = || files.iter().enumerate().filter(|(_, file)| file.touched);
+    let small = |file: &SealedFile| file.origin.is_none() && file.bytes <= SMALL_FILE_BYTES;
+    let mut whole: Vec<_> = touched().filter(|(_, file)| small(file)).collect();
+    whole.sort_unstable_by_key(|(_, file)| std::cmp::Reverse(file.node.number));
+    whole.truncate(SMALL_FILES_MAX);
+    let whole = whole
+        .into_iter()
+        .flat_map(|(place, file)| (0..file.bytes.div_ceil(BLOCK)).map(move |index| (place, index)));
+    let last = touched().flat_map(|(place, file)| {
+        let there = file.node.last.blocks().filter(|index| index * BLOCK < file.bytes);
+        there.map(move |index| (place, index))
+    });
+    let mut blocks: Vec<_> = whole.chain(last).collect();
+    blocks.sort_unstable();
+    blocks.dedup();
+    blocks
 }
 
 impl Sealed {
@@ -344,5 +377,9 @@ impl Changes for Sealed {
 
     fn boot(&self) -> Option<Vec<(usize, u64)>> {
         self.boot.clone()
+    }
+
+    fn next_boot(&self) -> Vec<(usize, u64)> {
+        self.next_boot.clone()
     }
 }

@@ -57,6 +57,7 @@ async fn a_version_is_read_written_sealed_and_found_again() {
     assert_eq!(next.files(), written);
     let boot = sealed.boot().unwrap();
     assert!(boot.contains(&(0, 0)) && boot.contains(&(2, 1)), "{boot:?}");
+    assert_eq!(sealed.next_boot(), [(0, 1), (1, 0)], "what was synced, and what is new");
     mount.rebase(&sealed, next.clone()).await.unwrap();
     assert!(mount.is_changed(), "by what came after the seal");
     let root = mnt.clone();
