@@ -11,6 +11,7 @@ use bson::doc;
 use futures_util::future::join_all;
 use proxy_tests::docker::{Engine, IMAGE, label, mounts_below};
 use proxy_tests::driver;
+use proxy_tests::machine;
 use proxy_tests::scenario::{self, changes, insert};
 use proxy_tests::server::{Server, Setup};
 use proxy_tests::steps::Steps;
@@ -64,6 +65,34 @@ async fn the_demo_scenario_holds_in_containers() -> Result<()> {
     ensure!(!fuse_works()? || status.compute.contains("mounted lazily"), "{status:?}");
 
     confined(&engine, &server).await?;
+    ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
+    nothing_is_left(&engine, &server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_container_stands_still_goes_on_at_a_command_and_sleeps_in_the_end() -> Result<()> {
+    let Some(engine) = Engine::shared("containers that stand still")? else { return Ok(()) };
+    let warm = ["--idle-timeout", "3s", "--keep-warm", "10m", "--parked", "0"];
+    let mut server = Setup::new()?.docker(&engine).arguments(&warm).start()?;
+    server.project("demo")?;
+    let dev = driver::connect(&server.branch("dev", &["--empty"])?.uri).await?;
+    insert(&dev, "before").await?;
+    let container = the_container(&engine, &server)?;
+    let process = engine.docker(&["inspect", "--format", "{{.State.Pid}}", &container])?;
+    let process: u32 = process.trim().parse().context("the container has no process")?;
+    for turn in ["first", "second"] {
+        let stands = || Ok(machine::is_stopped(process)?.then_some(()));
+        eventually("its mongod stands still", stands)?;
+        ensure!(server.show("dev")?.state == BranchState::Running);
+        insert(&dev, turn).await?;
+        ensure!(the_container(&engine, &server)? == container, "it is another container");
+    }
+    eventually("again", || Ok(machine::is_stopped(process)?.then_some(())))?;
+    server.cli().run(&["branch", "suspend", "--wait", "dev"])?;
+    ensure!(changes(&dev).await? == ["before", "first", "second"]);
+    server.cli().run(&["branch", "set", "dev", "--keep-warm", "1s"])?;
+    server.until("dev", |branch| branch.state == BranchState::Suspended).await?;
+    ensure!(changes(&dev).await? == ["before", "first", "second"]);
     ensure!(server.stop(libc::SIGTERM)?.success(), "it did not drain:\n{}", server.log());
     nothing_is_left(&engine, &server)
 }

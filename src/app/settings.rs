@@ -64,7 +64,7 @@ pub struct Values {
     pub snapshot_every: Option<String>,
     /// Let an idle branch's mongod stand still for this time before the branch is suspended, or `off`:
     /// it takes its memory and no CPU, and goes on with the first command in a millisecond. Branches
-    /// may have their own. Only processes can [default: off] [env: ARGON_KEEP_WARM] [file: keep_warm]
+    /// may have their own [default: off] [env: ARGON_KEEP_WARM] [file: keep_warm]
     #[arg(long, value_name = "TIME")]
     pub keep_warm: Option<String>,
     /// Keep this many mongods started ahead, so that a branch wakes in a tenth of a second; each takes

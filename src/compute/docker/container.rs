@@ -1,7 +1,7 @@
 //! One container, from before it exists until it is gone.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::errors::Error as EngineError;
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::DockerError;
 use super::engine::Engine;
 use super::error::{is_answer, is_conflict, is_not_found};
+use super::still::First;
 use super::sweep::{Live, Registered};
 use crate::compute::Exit;
 use crate::compute::error::ContainerEnd;
@@ -39,8 +40,11 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 /// as long as it has them locked.
 const KILL_DEADLINE: Duration = Duration::from_secs(15);
 
-/// A container gets its new name when nobody waits for what happens meanwhile.
-const RENAME_PAUSE: Duration = Duration::from_secs(1);
+/// A container gets its new name, and its process is asked for, when nobody waits for what happens meanwhile.
+const QUIET_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the engine may take to tell a process; orders wait for that.
+const ASK_WAIT: Duration = Duration::from_secs(2);
 
 /// Between two tries to kill it.
 const KILL_PAUSE: Duration = Duration::from_secs(1);
@@ -63,6 +67,7 @@ pub(super) struct Container {
     socket: PathBuf,
     log: PathBuf,
     process: Option<u32>,
+    first: Arc<OnceLock<First>>,
     orders: mpsc::Sender<Order>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -100,12 +105,14 @@ impl Container {
         let (report, started) = oneshot::channel();
         let (socket, log) = (plan.socket.clone(), plan.log.clone());
         let (name, process) = (plan.name.clone(), None);
-        let container = Self { name, socket, log, process, orders, exit };
+        let first = Arc::<OnceLock<_>>::default();
+        let seen = first.clone();
+        let container = Self { name, socket, log, process, first, orders, exit };
         tokio::spawn(async move {
             // Before it exists, so that no sweep takes it for a stray one.
             let mut registered = vec![live.register(&plan.name)];
             let keeper = match make(&engine, &plan).await {
-                Ok(id) => Keeper { engine, live, id, plan },
+                Ok(id) => Keeper { engine, live, id, plan, first: seen },
                 Err(error) => {
                     let _ = report.send(Err(error));
                     return;
@@ -118,7 +125,11 @@ impl Container {
                 let _ = report.send(Err(error));
                 return;
             }
-            let _ = report.send(Ok(keeper.process().await));
+            let process = match keeper.plan.process {
+                Process::Unknown => None,
+                Process::Asked => keeper.process().await,
+            };
+            let _ = report.send(Ok(process));
             let end = keeper.until_end(inbox, &mut registered).await;
             keeper.clear(&end).await;
             announce.send_replace(Some(Exit::container(end, keeper.plan.log.clone())));
@@ -140,6 +151,15 @@ impl Container {
     /// The number of mongod's process, where this server sees it.
     pub(super) fn process(&self) -> Option<u32> {
         self.process
+    }
+
+    /// Has its process stand still, if that was seen by now. Gives whether it does.
+    pub(super) fn freeze(&self) -> bool {
+        self.first.get().is_some_and(First::stop)
+    }
+
+    pub(super) fn thaw(&self) {
+        self.first.get().map(First::go_on);
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -230,6 +250,7 @@ struct Keeper {
     live: Arc<Live>,
     id: String,
     plan: Plan,
+    first: Arc<OnceLock<First>>,
 }
 
 impl Keeper {
@@ -242,6 +263,7 @@ impl Keeper {
         let mut end = std::pin::pin!(self.end());
         let mut doom = Doom::None;
         let mut rename: Option<(String, Instant)> = None;
+        let mut look = Some(((), Instant::now() + QUIET_PAUSE));
         loop {
             tokio::select! {
                 end = &mut end => return end,
@@ -249,7 +271,7 @@ impl Keeper {
                     Some(Order::Rename(name)) => {
                         // By both, so that no sweep takes it for a stray one.
                         registered.push(self.live.register(&name));
-                        rename = Some((name, Instant::now() + RENAME_PAUSE));
+                        rename = Some((name, Instant::now() + QUIET_PAUSE));
                     }
                     Some(Order::Terminate) => self.terminate().await,
                     Some(Order::Kill) => {
@@ -266,6 +288,10 @@ impl Keeper {
                     let name = rename.take().map(|(name, _)| name).unwrap_or_default();
                     self.rename(&name).await;
                 }
+                () = until(look.as_ref()), if look.is_some() => {
+                    look = None;
+                    let _ = timeout(ASK_WAIT, self.look()).await;
+                }
                 // The engine may not have been there to do it.
                 () = sleep(KILL_PAUSE), if doom != Doom::None => self.kill().await,
             }
@@ -279,11 +305,18 @@ impl Keeper {
         }
     }
 
-    /// The number of mongod's process, where that is asked for and this server sees it.
-    async fn process(&self) -> Option<u32> {
-        if self.plan.process == Process::Unknown {
-            return None;
+    /// Has its process at hand, to let it stand still.
+    async fn look(&self) {
+        let Some(process) = self.process().await else { return };
+        match First::open(process, &self.id) {
+            // There is only one look.
+            Ok(first) => drop(self.first.set(first)),
+            Err(error) => debug!(container = self.plan.name, %error, "its process is not seen"),
         }
+    }
+
+    /// The number of mongod's process, where this server sees it.
+    async fn process(&self) -> Option<u32> {
         let asked = None::<InspectContainerOptions>;
         let found = self.engine.docker.inspect_container(&self.id, asked).await.ok()?;
         let process = found.state?.pid.and_then(|pid| u32::try_from(pid).ok())?;
@@ -316,6 +349,8 @@ impl Keeper {
         // Somebody may have paused it, and a paused process gets no signal. Most are not paused,
         // and the engine says so.
         let _ = self.engine.docker.unpause_container(&self.id).await;
+        // One that stands still would hear of it when it goes on.
+        self.first.get().map(First::go_on);
         sent
     }
 
@@ -393,9 +428,9 @@ impl Keeper {
     }
 }
 
-/// Returns when it is time to give a container its new name.
-async fn until(rename: Option<&(String, Instant)>) {
-    match rename {
+/// Returns when it is time for what was put off.
+async fn until<T>(put_off: Option<&(T, Instant)>) {
+    match put_off {
         Some((_, time)) => sleep_until(*time).await,
         None => std::future::pending().await,
     }

@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod spec;
 mod starting;
+mod still;
 mod sweep;
 
 use std::collections::BTreeMap;

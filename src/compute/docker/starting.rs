@@ -140,4 +140,12 @@ impl Instance for Ready {
     async fn kill(&self) {
         self.container.kill().await;
     }
+
+    fn freeze(&self) -> bool {
+        self.container.freeze()
+    }
+
+    fn thaw(&self) {
+        self.container.thaw();
+    }
 }
