@@ -160,7 +160,9 @@ async fn one_that_fails_when_it_is_let_in_costs_time_and_nothing_else() -> Resul
         let wake = last_wake(&server, "dev")?;
         let why = wake.cold_because.unwrap_or_default();
         ensure!(wake.by == WakeBy::Cold && why.contains("parked failed"), "{why}");
-        let mounts = argon::mount::lazy::mounts_below(server.data_dir())?;
+        let mut mounts = argon::mount::lazy::mounts_below(server.data_dir())?;
+        // Whoever looks into the next one that waits, waits with it.
+        mounts.retain(|mount| !mount.starts_with(places(&server)));
         ensure!(mounts.iter().any(|mount| mount.join("WiredTiger").exists()), "{mounts:?}");
         let traces: Vec<_> = mounts.iter().filter(|mount| mount.join(TRACE).exists()).collect();
         ensure!(traces.is_empty(), "what it wrote is gone: {traces:?}");
