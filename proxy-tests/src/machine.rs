@@ -110,6 +110,23 @@ pub fn is_stopped(pid: u32) -> Result<bool> {
     Ok(state.starts_with('T'))
 }
 
+/// The TCP ports on which a process listens, of IPv4: proc_pid_fd(5), proc_pid_net(5).
+pub fn listening_ports(pid: u32) -> Result<Vec<u16>> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let links = open.filter_map(|one| fs::read_link(one.path()).ok());
+    let sockets: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp"))?;
+    let port = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        // Where it listens, in hexadecimal; then the state, and the socket's number.
+        let [_, local, _, "0A", _, _, _, _, _, inode, ..] = words[..] else { return None };
+        let is_its_own = sockets.contains(&format!("socket:[{inode}]"));
+        let (_, port) = local.split_once(':').filter(|_| is_its_own)?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    Ok(table.lines().filter_map(port).collect())
+}
+
 /// The mongod processes that work below a folder, by their command lines.
 pub fn mongods_below(folder: &Path) -> Vec<u32> {
     let folder = folder.to_string_lossy().into_owned();

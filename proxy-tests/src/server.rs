@@ -1,7 +1,7 @@
 //! A real `argon serve` on free ports and a data folder of its own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::binary::argon;
 use crate::cli::Cli;
 use crate::docker::{Engine, IMAGE};
-use crate::machine::{mongods_below, refuse_namespaces, signal};
+use crate::machine::{listening_ports, mongods_below, refuse_namespaces, signal};
 use crate::wait::{PATIENCE, eventually, eventually_async};
 
 /// Variables that may say something about the server under test; all others that Argon knows are
@@ -50,6 +50,16 @@ pub struct Setup {
     arguments: Vec<String>,
     variables: Vec<(String, String)>,
     namespaces: Namespaces,
+    says: Says,
+}
+
+/// Who reads what the server says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Says {
+    /// The tests: its log is a file, and its addresses are JSON.
+    ToTests,
+    /// Nobody: its log goes into a pipe that no one has the other end of.
+    ToNobody,
 }
 
 /// Whether the server may make namespaces.
@@ -72,6 +82,7 @@ impl Setup {
             arguments: Vec::new(),
             variables: Vec::new(),
             namespaces: Namespaces::AsAllowed,
+            says: Says::ToTests,
         })
     }
 
@@ -101,6 +112,13 @@ impl Setup {
     #[must_use]
     pub fn without_namespaces(mut self) -> Self {
         self.namespaces = Namespaces::Refused;
+        self
+    }
+
+    /// Lets nobody read what the server says, as where `head` had enough of it.
+    #[must_use]
+    pub fn unread(mut self) -> Self {
+        self.says = Says::ToNobody;
         self
     }
 
@@ -141,18 +159,18 @@ impl Setup {
 
     fn launch(&self, listen: &str, more: &[&str]) -> Result<(Child, String, String)> {
         let mut child = self.spawn(listen, more)?;
-        let ready = match self.ready(&mut child) {
-            Ok(ready) => ready,
+        let ready = match self.says {
+            Says::ToTests => self.ready(&mut child),
+            Says::ToNobody => seen(&mut child),
+        };
+        match ready {
+            Ok((listen, admin)) => Ok((child, listen, admin)),
             Err(e) => {
                 child.kill().ok();
                 child.wait().ok();
-                return Err(e.context(format!("the server said:\n{}", self.log())));
+                Err(e.context(format!("the server said:\n{}", self.log())))
             }
-        };
-        let address = |key: &str| {
-            ready[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {ready}"))
-        };
-        Ok((child, address("listen")?, address("admin")?))
+        }
     }
 
     fn spawn(&self, listen: &str, more: &[&str]) -> Result<Child> {
@@ -168,7 +186,7 @@ impl Setup {
         }
         command
             .args(["serve", "--listen", listen, "--admin-listen", ANY_PORT])
-            .args(["--ready-json", "--config", "argon.toml", "--data-dir"])
+            .args(["--config", "argon.toml", "--data-dir"])
             .arg(&self.data_dir)
             .args(&self.arguments)
             .args(more)
@@ -178,15 +196,18 @@ impl Setup {
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .current_dir(self.home())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log);
+            .stdout(Stdio::piped());
+        match self.says {
+            Says::ToTests => command.arg("--ready-json").stderr(log),
+            Says::ToNobody => command.stderr(io::pipe().context("make a pipe")?.1),
+        };
         if self.namespaces == Namespaces::Refused {
             refuse_namespaces(&mut command);
         }
         command.spawn().with_context(|| format!("start {} serve", argon().display()))
     }
 
-    fn ready(&self, child: &mut Child) -> Result<Value> {
+    fn ready(&self, child: &mut Child) -> Result<(String, String)> {
         let stdout = child.stdout.take().context("the server has no stdout")?;
         let (sender, receiver) = mpsc::channel();
         // A thread, for a pipe can only be read without a deadline. It ends with the server.
@@ -195,13 +216,18 @@ impl Setup {
             let mut line = String::new();
             let read = stdout.read_line(&mut line).map(|_| line);
             sender.send(read).ok();
-            std::io::copy(&mut stdout, &mut std::io::sink()).ok();
+            io::copy(&mut stdout, &mut io::sink()).ok();
         });
         let line = receiver.recv_timeout(PATIENCE).context("wait for the server to listen")??;
         if line.is_empty() {
             bail!("the server ended before it listened: {}", child.wait()?);
         }
-        serde_json::from_str(&line).with_context(|| format!("read the line {line}"))
+        let ready: Value =
+            serde_json::from_str(&line).with_context(|| format!("read the line {line}"))?;
+        let address = |key: &str| {
+            ready[key].as_str().map(str::to_owned).with_context(|| format!("no {key} in {ready}"))
+        };
+        Ok((address("listen")?, address("admin")?))
     }
 
     fn log(&self) -> String {
@@ -210,6 +236,24 @@ impl Setup {
         file.and_then(|mut file| file.read_to_string(&mut text)).ok();
         text
     }
+}
+
+/// Where a server listens that says so to nobody: one of its two ports speaks the admin API.
+fn seen(child: &mut Child) -> Result<(String, String)> {
+    eventually("the server listens", || {
+        if let Some(status) = child.try_wait()? {
+            bail!("the server ended before it listened: {status}");
+        }
+        let ports = listening_ports(child.id())?;
+        let [one, other] = &ports[..] else { return Ok(None) };
+        let (one, other) = (format!("127.0.0.1:{one}"), format!("127.0.0.1:{other}"));
+        let is_admin = |address: &str| Cli::new(&format!("http://{address}")).run(&["status"]);
+        Ok(match (is_admin(&one), is_admin(&other)) {
+            (Ok(_), _) => Some((other, one)),
+            (_, Ok(_)) => Some((one, other)),
+            _ => None,
+        })
+    })
 }
 
 impl Server {

@@ -4,10 +4,10 @@ use std::fs;
 use std::process::{Command, Output};
 
 use anyhow::Result;
-use argon_admin::types::Branch;
+use argon_admin::types::{Branch, BranchState};
 use proxy_tests::binary::argon;
 use proxy_tests::cli::Cli;
-use proxy_tests::server::Server;
+use proxy_tests::server::{Server, Setup};
 use serde_json::Value;
 
 fn text(bytes: &[u8]) -> String {
@@ -193,5 +193,19 @@ fn a_dotenv_file_speaks_and_a_wrong_setting_is_named() -> Result<()> {
         .current_dir(folder.path().join(".."))
         .output()?;
     check_failure(&output, 2, "/no/such/argon.toml");
+    Ok(())
+}
+
+/// As after `argon serve 2>&1 | head -1`: each line that it says fails, those of its log too.
+#[test]
+fn a_server_serves_and_ends_though_nobody_reads_what_it_says() -> Result<()> {
+    let mut server = Setup::new()?.unread().variable("RUST_LOG", "argon=debug").start()?;
+    server.project("demo")?;
+    server.branch("dev", &["--empty"])?;
+    let dev: Branch = server.cli().json(&["branch", "resume", "dev"])?;
+    assert_eq!(dev.state, BranchState::Running);
+    let status = server.stop(libc::SIGTERM)?;
+    assert!(status.success(), "{status}");
+    assert_eq!(server.log(), "", "nobody was told");
     Ok(())
 }

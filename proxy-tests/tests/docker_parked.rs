@@ -2,6 +2,7 @@
 //! done to one of them, before it is given to a branch or after, loses nothing and leaves nothing.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use argon_admin::types::{Status, WakeBy, WakeTrace};
@@ -99,6 +100,18 @@ async fn a_branch_wakes_in_the_parked_container_and_another_takes_its_place() ->
     }
     assert_eq!(changes(&client).await?, texts);
     stop(server, &engine)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_while_one_is_started_leaves_none() -> Result<()> {
+    let Some(engine) = Engine::shared("a server's end beside a start")? else { return Ok(()) };
+    // From the engine's first word of it until it is parked, or about to be.
+    for after_ms in [0, 50, 150, 300, 600] {
+        let server = Setup::new()?.docker(&engine).arguments(&["--parked", "1"]).start()?;
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        stop(server, &engine).with_context(|| format!("after {after_ms} ms"))?;
+    }
+    Ok(())
 }
 
 /// What is done to a container that waits for a branch.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
 use argon_admin::types::{Branch, BranchState, Version};
@@ -316,7 +317,8 @@ fn noise(seed: usize, bytes: usize) -> Vec<u8> {
 async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<()> {
     let store = tempfile::Builder::new().prefix("store-").tempdir()?;
     let shared = store.path().to_string_lossy();
-    let start = || Setup::new()?.arguments(&["--store-dir", &shared, "--lease-ttl", "1s"]).start();
+    // Longer than a busy machine takes to renew it, so that the second server keeps its own.
+    let start = || Setup::new()?.arguments(&["--store-dir", &shared, "--lease-ttl", "3s"]).start();
     let (mut first, second) = (start()?, start()?);
     first.project("demo")?;
     for step in RESCUE {
@@ -325,12 +327,15 @@ async fn killed_while_writes_of_a_lost_branch_are_brought_to_safety() -> Result<
         insert(&client, "unsaved").await?;
         drop(client);
         first.kill()?;
+        let why = Mutex::new(None);
         let taken = || async {
             let Ok(branch) = second.show(&name) else { return Ok(None) };
             let client = driver::connect(&branch.uri).await?;
-            Ok(insert(&client, "by the second server").await.ok())
+            let written = insert(&client, "by the second server").await;
+            Ok(written.map_err(|error| why.lock().unwrap().replace(error)).ok())
         };
-        eventually_async("the second server takes it over", taken).await.context(step)?;
+        let taken = eventually_async("the second server takes it over", taken).await;
+        taken.with_context(|| format!("{step}: {why:?}\n{}", second.log()))?;
 
         // It finds out as soon as it tries to save, and dies of that.
         first.start_again_with("ARGON_FAILPOINT", step)?;

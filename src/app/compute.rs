@@ -8,9 +8,9 @@ use argon_admin::types;
 use super::config::{ConfigError, Given, Layers};
 use super::mounts::bytes;
 use super::serve::ServeError;
-use crate::compute::docker::{self, Engine, Image, Limits, PullProgress, Setup};
+use crate::compute::docker::{self, Engine, Image, PullProgress, Setup};
 use crate::compute::mongod::{self, Mongod, Search};
-use crate::compute::{Compute, ComputeError, DockerCompute, GroupLimits, ProcessCompute, User};
+use crate::compute::{Compute, ComputeError, DockerCompute, Limits, ProcessCompute, User};
 
 /// What branches' mongods run in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,38 +24,6 @@ pub enum ComputeKind {
     Process,
 }
 
-/// What somebody set that a branch's mongod may take; 0 is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GivenLimits {
-    /// Memory, bytes.
-    pub memory_bytes: Option<u64>,
-    /// CPUs, in thousandths.
-    pub cpu_thousandths: Option<u32>,
-    /// Threads.
-    pub pids: Option<u32>,
-}
-
-impl GivenLimits {
-    /// An engine can limit always, so that has limits where nobody set any.
-    fn of_containers(self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            memory_bytes: self.memory_bytes.unwrap_or(default.memory_bytes),
-            cpu_thousandths: self.cpu_thousandths.unwrap_or(default.cpu_thousandths),
-            pids: self.pids.unwrap_or(default.pids),
-        }
-    }
-
-    /// A host may let this server limit nothing, so there are none but those that are set.
-    fn of_processes(self) -> GroupLimits {
-        GroupLimits {
-            memory_bytes: self.memory_bytes.filter(|bytes| *bytes > 0),
-            cpu_thousandths: self.cpu_thousandths.filter(|cpus| *cpus > 0),
-            pids: self.pids.filter(|pids| *pids > 0),
-        }
-    }
-}
-
 /// How branches' mongods are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComputeSettings {
@@ -67,8 +35,8 @@ pub struct ComputeSettings {
     pub socket: Option<PathBuf>,
     /// What the environment says of the engine.
     pub docker_host: Option<String>,
-    /// What each branch's mongod may take.
-    pub limits: GivenLimits,
+    /// What somebody set that each branch's mongod may take.
+    pub limits: Limits,
     /// Whom mongod runs as there; else whom the server decides for.
     pub user: Option<User>,
 }
@@ -80,7 +48,7 @@ impl Default for ComputeSettings {
             image: docker::IMAGE.to_owned(),
             socket: None,
             docker_host: None,
-            limits: GivenLimits::default(),
+            limits: Limits::default(),
             user: None,
         }
     }
@@ -149,7 +117,7 @@ pub(super) fn compute(layers: &Layers<'_>) -> Result<ComputeSettings, ConfigErro
             None => None,
         },
         docker_host: layers.variable("DOCKER_HOST").map(Given::into_value),
-        limits: GivenLimits {
+        limits: Limits {
             memory_bytes,
             cpu_thousandths: cpu_thousandths.map(narrow),
             pids: pids.map(narrow),
@@ -278,15 +246,14 @@ pub(super) async fn open(
     let (compute, path): (Arc<dyn Compute>, _) = match chosen {
         Chosen::Docker { engine, image, why } => {
             let user = settings.user.unwrap_or_else(User::of_this_process);
-            let setup = Setup { limits: settings.limits.of_containers(), user };
+            let setup = Setup { limits: settings.limits, user };
             let path = image.name.clone();
             let compute = DockerCompute::open(engine, image, setup, data_dir).await?;
             (Arc::new(compute.because(why)), path)
         }
         Chosen::Process { mongod, why } => {
             let path = mongod.path.display().to_string();
-            let compute =
-                ProcessCompute::new(mongod).await?.limited(settings.limits.of_processes())?;
+            let compute = ProcessCompute::new(mongod).await?.limited(settings.limits)?;
             (Arc::new(compute.because(why)), path)
         }
     };

@@ -258,14 +258,14 @@ fn idle_timeout(layers: &Layers<'_>) -> Result<IdleTimeout, ConfigError> {
     }
     match layers.in_file("idle_timeout", &layers.file.idle_timeout) {
         Some(given) => read(given),
-        None => Ok(IdleTimeout::after(IDLE_TIMEOUT)),
+        None => Ok(Some(IDLE_TIMEOUT).into()),
     }
 }
 
 fn snapshot_every(layers: &Layers<'_>) -> Result<SnapshotEvery, ConfigError> {
     match layers.pick("snapshot_every", "ARGON_SNAPSHOT_EVERY", |values| &values.snapshot_every) {
         Some(given) => given.parse(|text| text.parse().ok(), "a time of at least 1s, or off"),
-        None => Ok(SnapshotEvery::every(SNAPSHOT_INTERVAL)),
+        None => Ok(Some(SNAPSHOT_INTERVAL).into()),
     }
 }
 

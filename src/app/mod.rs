@@ -11,6 +11,7 @@ pub mod config;
 mod data_dir;
 mod descriptors;
 mod garbage;
+mod main_task;
 mod mounts;
 mod open_store;
 mod repair;

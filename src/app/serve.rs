@@ -15,7 +15,7 @@ use super::compute::{self, OnProgress, Progress};
 use super::config::{Config, Ready, Start};
 use super::data_dir::{self, DataDir, DataDirError, Told};
 use super::open_store::{self, OpenStoreError};
-use super::{allocator, descriptors};
+use super::{allocator, descriptors, main_task};
 use crate::api::{self, Api, ApiError};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::metrics::Metrics;
@@ -111,7 +111,7 @@ pub fn serve(config: Config, progress: OnProgress<'_>) -> Result<(), ServeError>
         .enable_all()
         .build()
         .map_err(ServeError::Runtime)?;
-    runtime.block_on(run(config, progress))
+    main_task::run(runtime, run(config, progress))
 }
 
 async fn run(config: Config, progress: OnProgress<'_>) -> Result<(), ServeError> {

@@ -22,10 +22,9 @@ use tracing::{info, warn};
 
 use super::cell::Cell;
 use super::local::{SOCKET_PATH_BYTES_MAX, make_private};
-use super::manage::Branches;
 use super::shared::{Settings, Shared};
 use super::state::State;
-use super::{BranchError, view};
+use super::{BranchError, Branches, view};
 use crate::base::ids::BranchId;
 use crate::base::name::Name;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use argon_admin::types::{self, BranchState, IdleTimeout, SnapshotEvery};
+use argon_admin::types::{self, BranchState};
 
 use super::BranchError;
 use super::cell::Cell;
@@ -65,14 +65,8 @@ pub(super) fn branch(shared: &Shared, cell: &Cell) -> Result<types::Branch, Bran
         },
         head_version: row.head.to_string(),
         origin,
-        idle_timeout: match shared.idle_timeout(&row) {
-            Some(time) => IdleTimeout::after(time),
-            None => IdleTimeout::Never,
-        },
-        snapshot_every: match shared.snapshot_interval(&row) {
-            Some(time) => SnapshotEvery::every(time),
-            None => SnapshotEvery::Off,
-        },
+        idle_timeout: shared.idle_timeout(&row).into(),
+        snapshot_every: shared.snapshot_interval(&row).into(),
         keep_warm: shared.keep_warm(&row).into(),
         frozen: now.is_frozen,
         epoch: row.epoch.0,

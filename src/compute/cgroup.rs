@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::ComputeError;
+use super::{ComputeError, Limits};
 
 /// Groups of mongods begin with it.
 const PREFIX: &str = "argon-";
@@ -23,17 +23,6 @@ const CPU_PERIOD_US: u64 = 100_000;
 const RECLAIMED: &str = "1T";
 /// A group is gone a moment after its last process.
 const REMOVAL: (u32, Duration) = (50, Duration::from_millis(10));
-
-/// What one mongod may take; nothing is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GroupLimits {
-    /// Memory, bytes, with the page cache of its files.
-    pub memory_bytes: Option<u64>,
-    /// CPUs, in thousandths.
-    pub cpu_thousandths: Option<u32>,
-    /// Threads; mongod has one for each connection.
-    pub pids: Option<u32>,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Controller {
@@ -53,22 +42,21 @@ enum Version {
 pub(super) struct Groups {
     /// Each directory once, with what it controls.
     places: Vec<(PathBuf, Version, Vec<Controller>)>,
-    limits: GroupLimits,
+    limits: Limits,
     next: AtomicU64,
 }
 
-impl GroupLimits {
-    fn controllers(self) -> Vec<Controller> {
+impl Controller {
+    /// Those that limits need.
+    fn of(limits: Limits) -> Vec<Self> {
         let wanted = [
-            self.memory_bytes.map(|_| Controller::Memory),
-            self.cpu_thousandths.map(|_| Controller::Cpu),
-            self.pids.map(|_| Controller::Pids),
+            limits.memory_bytes.map(|_| Self::Memory),
+            limits.cpu_thousandths.map(|_| Self::Cpu),
+            limits.pids.map(|_| Self::Pids),
         ];
         wanted.into_iter().flatten().collect()
     }
-}
 
-impl Controller {
     fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -78,7 +66,7 @@ impl Controller {
     }
 
     /// Files and what is written to them.
-    fn settings(self, version: Version, limits: GroupLimits) -> Vec<(&'static str, String)> {
+    fn settings(self, version: Version, limits: Limits) -> Vec<(&'static str, String)> {
         let bytes = limits.memory_bytes.unwrap_or(0);
         let quota = u64::from(limits.cpu_thousandths.unwrap_or(0)) * CPU_PERIOD_US / 1000;
         match (self, version) {
@@ -95,12 +83,14 @@ impl Controller {
 }
 
 impl Groups {
-    /// Finds where this server may make groups. None where no limit is wished for.
+    /// Finds where this server may make groups. None where no limit is wished for: a host may let this
+    /// server limit nothing, so none holds that nobody set.
     ///
     /// # Errors
     /// The host does not let it.
-    pub(super) fn find(limits: GroupLimits) -> Result<Option<Self>, ComputeError> {
-        let wanted = limits.controllers();
+    pub(super) fn find(limits: Limits) -> Result<Option<Self>, ComputeError> {
+        let limits = limits.that_hold();
+        let wanted = Controller::of(limits);
         if wanted.is_empty() {
             return Ok(None);
         }
@@ -257,11 +247,8 @@ impl Hierarchy {
         }
         let probe = self.path.join(format!("{PREFIX}{}-probe", std::process::id()));
         fs::create_dir(&probe)?;
-        let limits = GroupLimits {
-            memory_bytes: Some(1 << 30),
-            cpu_thousandths: Some(1000),
-            pids: Some(100),
-        };
+        let limits =
+            Limits { memory_bytes: Some(1 << 30), cpu_thousandths: Some(1000), pids: Some(100) };
         let settings = controller.settings(self.version, limits);
         let tried =
             settings.into_iter().try_for_each(|(file, value)| fs::write(probe.join(file), value));
@@ -358,25 +345,24 @@ mod tests {
 
     #[test]
     fn limits_are_written_as_each_version_has_them() {
-        let limits = GroupLimits {
-            memory_bytes: Some(64 << 20),
-            cpu_thousandths: Some(1500),
-            pids: Some(99),
-        };
+        let limits =
+            Limits { memory_bytes: Some(64 << 20), cpu_thousandths: Some(1500), pids: Some(99) };
         let two = |one: Controller| one.settings(Version::Two, limits);
         assert_eq!(two(Controller::Memory), [("memory.max", "67108864".to_owned())]);
         assert_eq!(two(Controller::Cpu), [("cpu.max", "150000 100000".to_owned())]);
         assert_eq!(two(Controller::Pids), [("pids.max", "99".to_owned())]);
         let one = Controller::Cpu.settings(Version::One, limits);
         assert_eq!(one[1], ("cpu.cfs_quota_us", "150000".to_owned()));
-        assert_eq!(GroupLimits::default().controllers(), []);
-        assert!(Groups::find(GroupLimits::default()).unwrap().is_none());
+        assert_eq!(Controller::of(Limits::default()), []);
+        assert!(Groups::find(Limits::default()).unwrap().is_none());
+        let none = Limits { memory_bytes: Some(0), cpu_thousandths: Some(0), pids: Some(0) };
+        assert!(Groups::find(none).unwrap().is_none());
     }
 
     /// On a real host, whatever version it has: a hungry process is killed alone.
     #[test]
     fn who_takes_more_memory_than_the_limit_is_killed_and_the_group_says_so() {
-        let limits = GroupLimits { memory_bytes: Some(64 << 20), ..GroupLimits::default() };
+        let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
         let groups = match Groups::find(limits) {
             Ok(groups) => groups.unwrap(),
             // A host may refuse; then serve does, in these words.

@@ -13,6 +13,7 @@ mod fetch;
 mod isolate;
 mod jail;
 mod launch;
+mod limits;
 pub mod mongod;
 mod parked;
 mod process;
@@ -29,9 +30,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bson::Document;
 
-pub use cgroup::GroupLimits;
 pub use docker::{DockerCompute, PullProgress};
 pub use error::{ComputeError, Exit};
+pub use limits::Limits;
 pub use parked::Parked;
 pub use process::ProcessCompute;
 

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::StartPhases;
-use super::cgroup::{Group, GroupLimits, Groups};
+use super::cgroup::{Group, Groups};
 use super::isolate::{self, Isolation, Place};
 use super::launch::{self, PORT, START_DEADLINE, STOP_DEADLINE};
 use super::mongod::Mongod;
 use super::parked::{self, Parked};
 use super::ready::{Member, Volume};
 use super::spawner::Spawner;
-use super::{Cell, Compute, ComputeError, Exit, Instance, ServerFacts};
+use super::{Cell, Compute, ComputeError, Exit, Instance, Limits, ServerFacts};
 use crate::base::limits::PARKED_START_WAIT;
 
 /// Starts mongods as child processes.
@@ -46,7 +46,7 @@ impl ProcessCompute {
     ///
     /// # Errors
     /// The host does not let this server say so.
-    pub fn limited(mut self, limits: GroupLimits) -> Result<Self, ComputeError> {
+    pub fn limited(mut self, limits: Limits) -> Result<Self, ComputeError> {
         self.groups = Groups::find(limits)?;
         Ok(self)
     }

@@ -13,10 +13,10 @@ use bollard::query_parameters::{
 use bson::{Bson, doc};
 use tempfile::TempDir;
 
-use super::docker::{Engine, Image, Limits, Setup};
+use super::docker::{Engine, Image, Setup};
 use super::mongod::Search;
 use super::{
-    Build, Cell, Choice, Compute, ComputeError, DockerCompute, Owner, ProcessCompute, User,
+    Build, Cell, Choice, Compute, ComputeError, DockerCompute, Limits, Owner, ProcessCompute, User,
     was_stopped_cleanly,
 };
 use crate::wire::Client;
@@ -190,7 +190,7 @@ async fn in_containers_a_mongod_that_cannot_start_says_why() {
 
 #[tokio::test]
 async fn a_container_without_memory_says_so() {
-    let limits = Limits { memory_bytes: 16 << 20, ..Limits::default() };
+    let limits = Limits { memory_bytes: Some(16 << 20), ..Limits::default() };
     let Some(containers) = containers(limits).await else { return };
     let dir = tempfile::tempdir().unwrap();
     match containers.compute.start(cell(dir.path())).await {

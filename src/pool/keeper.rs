@@ -29,6 +29,8 @@ enum ParkError {
     Ended(Exit),
     #[error("it did not come to where it opens its storage in {PARK_DEADLINE:?}")]
     Late,
+    #[error("the pool is closed")]
+    Closed,
 }
 
 /// Runs until the pool is closed.
@@ -65,26 +67,24 @@ fn look(inner: &Arc<Inner>) {
 
 async fn start(inner: &Arc<Inner>, template: &Template) {
     inner.lock().starting += 1;
-    let parked = tokio::select! {
-        parked = park(inner, template) => Some(parked),
-        () = inner.closing.cancelled() => None,
-    };
+    let parked = park(inner, template).await;
     let mut state = inner.lock();
     state.starting -= 1;
     match parked {
-        None => {}
-        Some(Ok(parked)) => {
+        Ok(parked) => {
             state.parked.push_back(parked);
             (state.failures, state.failure) = (0, None);
         }
-        Some(Err(error)) => {
+        Err(ParkError::Closed) => {}
+        Err(error) => {
             drop(state);
             inner.lost(&chain(&error));
         }
     }
 }
 
-/// Starts one, and returns when it waits before its door.
+/// Starts one, and returns when it waits before its door. Where the pool is closed meanwhile it is ended
+/// here: what was left to itself could outlive the server.
 async fn park(inner: &Arc<Inner>, template: &Template) -> Result<ParkedMongod, ParkError> {
     let number = {
         let mut state = inner.lock();
@@ -97,12 +97,14 @@ async fn park(inner: &Arc<Inner>, template: &Template) -> Result<ParkedMongod, P
     let mount = move || HeldMount::create(access, &template, &scratch, &mountpoint);
     let mount = blocking(mount).await?;
     let cell = place.cell(&inner.settings, mount.mountpoint());
-    let process = inner.compute.park(cell).await?;
+    let process = timeout(PARK_DEADLINE, inner.compute.park(cell));
+    let process = process.await.map_err(|_| ParkError::Late)??;
     let parked = ParkedMongod::new(mount, process, place);
     let arrived = timeout(PARK_DEADLINE, async {
         tokio::select! {
             () = parked.mount().knocked() => Ok(()),
             exit = parked.process().wait() => Err(ParkError::Ended(exit)),
+            () = inner.closing.cancelled() => Err(ParkError::Closed),
         }
     });
     match arrived.await.unwrap_or(Err(ParkError::Late)) {

@@ -136,7 +136,7 @@ fn shown(project: &Project) -> String {
     let time = |ms: Option<u64>| match ms {
         None | Some(FOREVER_MS..) => "forever".to_owned(),
         Some(0) => "0s".to_owned(),
-        Some(ms) => IdleTimeout::after(Duration::from_millis(ms)).to_string(),
+        Some(ms) => IdleTimeout::from(Some(Duration::from_millis(ms))).to_string(),
     };
     let thinned = format!(
         "all for {}, one a minute for {}, one an hour for {}, then one a day",

@@ -1,15 +1,12 @@
 //! How long a branch may be idle before it is suspended.
 
-use std::fmt;
 use std::num::NonZeroU64;
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::units;
+use super::units::time_or_none;
 
 /// How long a branch may be idle before it is suspended. As text: `500ms`, `30s`, `5m`, `1h`, `7d`
 /// or `never`.
@@ -31,47 +28,14 @@ pub enum IdleTimeout {
 #[error("`{0}` is not an idle time-out: expected for example 30s, 5m, 1h, 500ms or never")]
 pub struct InvalidIdleTimeout(String);
 
-impl IdleTimeout {
-    /// The time; `None` is never.
-    pub fn duration(self) -> Option<Duration> {
-        match self {
-            Self::After { ms } => Some(Duration::from_millis(ms.get())),
-            Self::Never => None,
-        }
-    }
-
-    /// Suspend after `duration`, which is rounded down to a millisecond and up to one.
-    pub fn after(duration: Duration) -> Self {
-        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        Self::After { ms: NonZeroU64::new(ms).unwrap_or(NonZeroU64::MIN) }
-    }
-}
-
-impl FromStr for IdleTimeout {
-    type Err = InvalidIdleTimeout;
-
-    fn from_str(text: &str) -> Result<Self, InvalidIdleTimeout> {
-        if text == "never" {
-            return Ok(Self::Never);
-        }
-        let ms = units::read(text).ok_or_else(|| InvalidIdleTimeout(text.to_owned()))?;
-        Ok(Self::After { ms })
-    }
-}
-
-impl fmt::Display for IdleTimeout {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::After { ms } => f.pad(&units::written(*ms)),
-            Self::Never => f.pad("never"),
-        }
-    }
-}
+time_or_none!(IdleTimeout::After, at least 1 ms; Never is "never"; else InvalidIdleTimeout);
 
 #[cfg(test)]
 mod tests {
-    use super::units::UNITS;
+    use std::time::Duration;
+
     use super::*;
+    use crate::types::units::UNITS;
 
     proptest::proptest! {
         #[test]
@@ -105,7 +69,7 @@ mod tests {
         ] {
             let timeout: IdleTimeout = text.parse().unwrap();
             assert_eq!(timeout.duration(), Some(Duration::from_millis(ms)), "{text}");
-            assert_eq!(timeout, IdleTimeout::after(Duration::from_millis(ms)));
+            assert_eq!(timeout, IdleTimeout::from(Some(Duration::from_millis(ms))));
             assert_eq!(timeout.to_string(), written);
         }
         assert_eq!("never".parse(), Ok(IdleTimeout::Never));

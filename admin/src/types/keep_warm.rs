@@ -1,15 +1,12 @@
 //! How long an idle branch's mongod stands still before the branch is suspended.
 
-use std::fmt;
 use std::num::NonZeroU64;
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::units;
+use super::units::time_or_none;
 
 /// How long an idle branch's mongod stands still before the branch is suspended. As text: `30s`, `10m`,
 /// `1h` or `off`.
@@ -31,48 +28,12 @@ pub enum KeepWarm {
 #[error("`{0}` is not a time to keep warm: expected for example 30s, 10m, 1h or off")]
 pub struct InvalidKeepWarm(String);
 
-impl KeepWarm {
-    /// The time; `None` is off.
-    pub fn duration(self) -> Option<Duration> {
-        match self {
-            Self::For { ms } => Some(Duration::from_millis(ms.get())),
-            Self::Off => None,
-        }
-    }
-}
-
-impl From<Option<Duration>> for KeepWarm {
-    /// A time is rounded down to a millisecond and up to one.
-    fn from(time: Option<Duration>) -> Self {
-        let Some(time) = time else { return Self::Off };
-        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        Self::For { ms: NonZeroU64::new(ms).unwrap_or(NonZeroU64::MIN) }
-    }
-}
-
-impl FromStr for KeepWarm {
-    type Err = InvalidKeepWarm;
-
-    fn from_str(text: &str) -> Result<Self, InvalidKeepWarm> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let ms = units::read(text).ok_or_else(|| InvalidKeepWarm(text.to_owned()))?;
-        Ok(Self::For { ms })
-    }
-}
-
-impl fmt::Display for KeepWarm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::For { ms } => f.pad(&units::written(*ms)),
-            Self::Off => f.pad("off"),
-        }
-    }
-}
+time_or_none!(KeepWarm::For, at least 1 ms; Off is "off"; else InvalidKeepWarm);
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,15 +1,12 @@
 //! How often a version is made of a branch that runs.
 
-use std::fmt;
 use std::num::NonZeroU64;
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::units;
+use super::units::{self, time_or_none};
 
 /// How often a version is made of a branch that runs, where something changed. As text: `5s`, `1m`,
 /// `1h` or `off`.
@@ -41,28 +38,7 @@ enum Read {
 )]
 pub struct InvalidSnapshotEvery(String);
 
-impl SnapshotEvery {
-    /// The least time between two, milliseconds.
-    const LEAST_MS: u64 = 1_000;
-
-    /// The time; `None` is off.
-    pub fn duration(self) -> Option<Duration> {
-        match self {
-            Self::Every { ms } => Some(Duration::from_millis(ms.get())),
-            Self::Off => None,
-        }
-    }
-
-    /// Once in `duration`, which is rounded down to a millisecond and up to a second.
-    pub fn every(duration: Duration) -> Self {
-        let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(Self::LEAST_MS);
-        Self::Every { ms: NonZeroU64::new(ms).unwrap_or(NonZeroU64::MAX) }
-    }
-
-    fn checked(ms: NonZeroU64) -> Option<Self> {
-        (ms.get() >= Self::LEAST_MS).then_some(Self::Every { ms })
-    }
-}
+time_or_none!(SnapshotEvery::Every, at least 1000 ms; Off is "off"; else InvalidSnapshotEvery);
 
 impl TryFrom<Read> for SnapshotEvery {
     type Error = InvalidSnapshotEvery;
@@ -77,29 +53,10 @@ impl TryFrom<Read> for SnapshotEvery {
     }
 }
 
-impl FromStr for SnapshotEvery {
-    type Err = InvalidSnapshotEvery;
-
-    fn from_str(text: &str) -> Result<Self, InvalidSnapshotEvery> {
-        if text == "off" {
-            return Ok(Self::Off);
-        }
-        let read = units::read(text).and_then(Self::checked);
-        read.ok_or_else(|| InvalidSnapshotEvery(text.to_owned()))
-    }
-}
-
-impl fmt::Display for SnapshotEvery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Every { ms } => f.pad(&units::written(*ms)),
-            Self::Off => f.pad("off"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -116,8 +73,8 @@ mod tests {
             assert_eq!(serde_json::to_string(&every).unwrap(), json);
             assert_eq!(serde_json::from_str::<SnapshotEvery>(json).unwrap(), every);
         }
-        assert_eq!(SnapshotEvery::every(Duration::from_millis(1)).to_string(), "1s");
-        assert_eq!(SnapshotEvery::every(Duration::from_secs(90)).to_string(), "90s");
+        assert_eq!(SnapshotEvery::from(Some(Duration::from_millis(1))).to_string(), "1s");
+        assert_eq!(SnapshotEvery::from(Some(Duration::from_secs(90))).to_string(), "90s");
     }
 
     #[test]

@@ -17,6 +17,12 @@ use proxy_tests::drivers;
 use proxy_tests::machine::{self, is_ci, python_packages, succeeds, target};
 use proxy_tests::steps::readable;
 
+/// Tests that run at once, unless the harness is told otherwise. End-to-end tests mostly wait, and one for
+/// each of two cores leaves both idle half the time.
+const TESTS_AT_ONCE: &str = "4";
+/// Where the harness is told.
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+
 fn main() -> ExitCode {
     if std::env::args().len() > 1 {
         eprintln!("Usage: cargo verify\n\nRuns every check and every test. Takes no arguments.");
@@ -198,6 +204,9 @@ fn run_tests(argon: &Path, engine: Option<&docker::Engine>, tests: &mut Tests) -
         .stdout(Stdio::piped());
     if let Some(mongod) = installed_mongod(argon)? {
         command.env("ARGON_MONGOD", mongod);
+    }
+    if std::env::var_os(TEST_THREADS).is_none() {
+        command.env(TEST_THREADS, TESTS_AT_ONCE);
     }
     command.env(binary::BINARY, argon);
     if let Some(engine) = engine {

@@ -35,7 +35,9 @@ use self::sweep::Live;
 use super::launch::{self, PORT, START_DEADLINE};
 use super::mongod::last_words;
 use super::ready::{Member, Volume};
-use super::{Build, Cell, Choice, Compute, ComputeError, Instance, OnPull, Parked, User, series};
+use super::{
+    Build, Cell, Choice, Compute, ComputeError, Instance, Limits, OnPull, Parked, User, series,
+};
 use crate::base::blocking::blocking;
 
 /// The image where nobody names one.
@@ -44,22 +46,9 @@ pub const IMAGE: &str = "mongo:8.0";
 /// Whom mongod runs as where the server is root: the official image's own `mongodb`.
 const USER_OF_ROOT: User = User { uid: 999, gid: 999 };
 
-/// What one container may take of the machine; 0 is no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Memory, bytes, with the page cache of its files; it gets no swap.
-    pub memory_bytes: u64,
-    /// CPUs, in thousandths.
-    pub cpu_thousandths: u32,
-    /// Threads; mongod has one for each connection.
-    pub pids: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { memory_bytes: 2 << 30, cpu_thousandths: 2000, pids: 8192 }
-    }
-}
+/// What a container may take where nobody set a limit, since an engine can limit always.
+const LIMITS: Limits =
+    Limits { memory_bytes: Some(2 << 30), cpu_thousandths: Some(2000), pids: Some(8192) };
 
 impl User {
     /// The server's own, who may write its data directory; where that is root, somebody who is not.
@@ -125,7 +114,7 @@ impl DockerCompute {
             image: image.id.clone(),
             server: server.clone(),
             user: user.to_string(),
-            limits,
+            limits: limits.or(LIMITS),
             cpus: engine.cpus,
             open_files: Some(OPEN_FILES),
         };

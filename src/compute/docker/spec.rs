@@ -9,10 +9,9 @@ use bollard::models::{
     RestartPolicyNameEnum,
 };
 
-use super::Limits;
 use super::engine::Image;
 use crate::compute::launch::{self, PORT};
-use crate::compute::{Cell, Owner};
+use crate::compute::{Cell, Limits, Owner};
 
 /// Containers of one server: the folder of its data, which one server at a time has.
 pub(super) const SERVER: &str = "argon.server";
@@ -113,11 +112,9 @@ impl Template {
     }
 
     fn host_config(&self) -> HostConfig {
-        let Limits { memory_bytes, cpu_thousandths, pids } = self.limits;
-        let number = |value: u64| i64::try_from(value).ok().filter(|value| *value > 0);
-        let memory = number(memory_bytes);
-        let cpus = number(cpu_thousandths.into())
-            .filter(|_| cpu_thousandths < self.cpus.saturating_mul(1000));
+        let Limits { memory_bytes, cpu_thousandths, pids } = self.limits.that_hold();
+        let memory = memory_bytes.and_then(|bytes| i64::try_from(bytes).ok());
+        let cpus = cpu_thousandths.filter(|share| *share < self.cpus.saturating_mul(1000));
         let map = |entries: &[(&str, &str)]| -> HashMap<String, String> {
             entries.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
@@ -139,8 +136,8 @@ impl Template {
             memory,
             // No swap on top of it.
             memory_swap: memory,
-            nano_cpus: cpus.map(|thousandths| thousandths.saturating_mul(1_000_000)),
-            pids_limit: number(pids.into()),
+            nano_cpus: cpus.map(|thousandths| i64::from(thousandths) * 1_000_000),
+            pids_limit: pids.map(i64::from),
             // No image of mongod's memory on the disk, which would be data.
             ulimits: Some(
                 [Some(ulimit("core", 0)), self.open_files.map(|most| ulimit("nofile", most))]
@@ -230,7 +227,11 @@ mod tests {
     #[test]
     fn limits_are_set_as_far_as_the_engine_can_promise_them() {
         let limits = |memory_bytes, cpu_thousandths, pids| {
-            let limits = Limits { memory_bytes, cpu_thousandths, pids };
+            let limits = Limits {
+                memory_bytes: Some(memory_bytes),
+                cpu_thousandths: Some(cpu_thousandths),
+                pids: Some(pids),
+            };
             let host = template(limits).host_config();
             (host.memory, host.memory_swap, host.nano_cpus, host.pids_limit)
         };

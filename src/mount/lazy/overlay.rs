@@ -80,15 +80,12 @@ impl Overlay {
         directory: &Path,
         durable: Durable,
     ) -> Result<Self, MountError> {
-        let files = files_in(directory);
         fs::create_dir_all(directory).map_err(MountError::io("create", directory))?;
         let mut entries = fs::read_dir(directory).map_err(MountError::io("list", directory))?;
         if entries.next().is_some() {
             return Err(MountError::NotEmpty { path: directory.to_owned() });
         }
-        DirBuilder::new().mode(0o700).create(&files).map_err(MountError::io("create", &files))?;
-        let names = names_of(&source, directory);
-        let mut records = snapshot::records(&names, source.version(), snapshot::Dirty::No, None);
+        let (names, mut records) = begin(&source, directory)?;
         let log = match durable {
             Durable::AtOnce => Log::create(directory, &records)?,
             Durable::AfterStart => {
@@ -114,9 +111,7 @@ impl Overlay {
             }
             _ => {}
         }
-        DirBuilder::new().mode(0o700).create(&files).map_err(MountError::io("create", &files))?;
-        let names = names_of(&source, directory);
-        let records = snapshot::records(&names, source.version(), snapshot::Dirty::No, None);
+        let (names, records) = begin(&source, directory)?;
         let log = Log::create(directory, &records)?;
         Ok(Self::over(directory, source, names, log, false, Boot::unseen()))
     }
@@ -399,6 +394,16 @@ impl Overlay {
         });
         synced.map_err(MountError::io("put on the disk", &self.directory))
     }
+}
+
+/// Makes the folder of a fresh overlay's data files; gives the names, and the records that its log is to
+/// begin with.
+fn begin(source: &Arc<dyn Source>, directory: &Path) -> Result<(Names, Vec<Record>), MountError> {
+    let files = files_in(directory);
+    DirBuilder::new().mode(0o700).create(&files).map_err(MountError::io("create", &files))?;
+    let names = names_of(source, directory);
+    let records = snapshot::records(&names, source.version(), snapshot::Dirty::No, None);
+    Ok((names, records))
 }
 
 /// The names of a source's tree.
