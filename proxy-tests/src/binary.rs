@@ -50,6 +50,12 @@ pub fn build() -> Result<PathBuf> {
     cargo_build(&["--workspace"])
 }
 
+/// The same, and all tests along with it: for those several libraries have more features, and on an empty
+/// `target` the one after the other would build most of the libraries twice.
+pub fn build_with_tests() -> Result<PathBuf> {
+    cargo_build(&["--workspace", "--tests"])
+}
+
 fn cargo_build(which: &[&str]) -> Result<PathBuf> {
     let output = cargo()
         .args(["build", "--quiet", "--bin", "argon"])
@@ -65,7 +71,9 @@ fn cargo_build(which: &[&str]) -> Result<PathBuf> {
     let executable = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "argon")
+        .filter(|message| {
+            message["target"]["name"] == "argon" && message["target"]["kind"][0] == "bin"
+        })
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
     executable.context("cargo names no executable")
 }

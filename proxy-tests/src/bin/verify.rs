@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     report.step("format", format);
     report.step("clippy, warnings denied", clippy);
     let mut tests = Tests::default();
-    if let Some(argon) = report.step("build the binary", || binary::build().map(Done::Ran)) {
+    if let Some(argon) = report.step("build the binary and the tests", built) {
         report.step("a mongod to run branches on", || mongod(&argon));
         report.step("PyMongo", pymongo);
         report.step("moto, an S3 server", moto);
@@ -122,6 +122,10 @@ fn clippy() -> Result<Done<()>> {
     let mut command = cargo();
     command.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     run(&mut command).map(Done::Ran)
+}
+
+fn built() -> Result<Done<PathBuf>> {
+    binary::build_with_tests().map(Done::Ran)
 }
 
 fn mongod(argon: &Path) -> Result<Done<()>> {
