@@ -159,7 +159,9 @@ impl Container {
     }
 
     pub(super) fn thaw(&self) {
-        self.first.get().map(First::go_on);
+        if let Some(first) = self.first.get() {
+            first.go_on();
+        }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -350,7 +352,9 @@ impl Keeper {
         // and the engine says so.
         let _ = self.engine.docker.unpause_container(&self.id).await;
         // One that stands still would hear of it when it goes on.
-        self.first.get().map(First::go_on);
+        if let Some(first) = self.first.get() {
+            first.go_on();
+        }
         sent
     }
 
