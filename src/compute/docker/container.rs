@@ -265,7 +265,7 @@ impl Keeper {
         let mut end = std::pin::pin!(self.end());
         let mut doom = Doom::None;
         let mut rename: Option<(String, Instant)> = None;
-        let mut look = Some(((), Instant::now() + QUIET_PAUSE));
+        let mut look = Some(Instant::now() + QUIET_PAUSE);
         loop {
             tokio::select! {
                 end = &mut end => return end,
@@ -286,11 +286,11 @@ impl Keeper {
                         self.kill().await;
                     }
                 },
-                () = until(rename.as_ref()), if rename.is_some() => {
+                () = until(rename.as_ref().map(|(_, time)| *time)), if rename.is_some() => {
                     let name = rename.take().map(|(name, _)| name).unwrap_or_default();
                     self.rename(&name).await;
                 }
-                () = until(look.as_ref()), if look.is_some() => {
+                () = until(look), if look.is_some() => {
                     look = None;
                     let _ = timeout(ASK_WAIT, self.look()).await;
                 }
@@ -433,9 +433,9 @@ impl Keeper {
 }
 
 /// Returns when it is time for what was put off.
-async fn until<T>(put_off: Option<&(T, Instant)>) {
-    match put_off {
-        Some((_, time)) => sleep_until(*time).await,
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
