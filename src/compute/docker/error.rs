@@ -146,7 +146,13 @@ pub(super) fn is_bad_request(error: &EngineError) -> bool {
 
 /// The object is there already, or does not stand as it would have to.
 pub(super) fn is_conflict(error: &EngineError) -> bool {
-    has_status(error, 409)
+    has_status(error, 409) || is_taken(error)
+}
+
+/// A name is taken, as Podman says it.
+fn is_taken(error: &EngineError) -> bool {
+    matches!(error, EngineError::DockerResponseServerError { status_code: 500, message }
+        if message.contains("name is already in use"))
 }
 
 /// The engine answered, whatever it said.

@@ -116,15 +116,18 @@ impl DockerCompute {
             user: user.to_string(),
             limits: limits.or(LIMITS),
             cpus: engine.cpus,
-            open_files: Some(OPEN_FILES),
+            ulimits: vec![("nofile", OPEN_FILES)],
         };
         let name = format!("{prefix}-version");
         let mut version = engine.mongod_version(&image, &name, template.version()).await;
-        if let Err(DockerError::NotMongod { said, .. }) = &version
-            && said.contains("rlimit")
-        {
-            info!(said, "the engine may not give {OPEN_FILES} open files: its own limit holds");
-            template.open_files = None;
+        for ulimits in [own_ulimits(), Vec::new()] {
+            match &version {
+                Err(DockerError::NotMongod { said, .. }) if said.contains("rlimit") => {
+                    info!(said, now = ?ulimits, "the engine may not give a container its limits");
+                }
+                _ => break,
+            }
+            template.ulimits = ulimits;
             version = engine.mongod_version(&image, &name, template.version()).await;
         }
         let version = version?;
@@ -315,6 +318,20 @@ impl DockerCompute {
             .await?;
         Ok(Container::launch(self.engine.clone(), self.live.clone(), plan).await?.into())
     }
+}
+
+/// This process's own limits. An engine that cannot raise them likely has the same, and what it gives
+/// unasked may be more than it can (Podman's is).
+fn own_ulimits() -> Vec<(&'static str, i64)> {
+    let own = |name, resource, most: i64| {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointer is to a whole rlimit, which the kernel fills.
+        let known = unsafe { libc::getrlimit(resource, &raw mut limit) } == 0;
+        let limit = i64::try_from(limit.rlim_max).unwrap_or(i64::MAX);
+        (known && limit < most).then_some((name, limit))
+    };
+    let files = own("nofile", libc::RLIMIT_NOFILE, OPEN_FILES);
+    files.into_iter().chain(own("nproc", libc::RLIMIT_NPROC, i64::MAX)).collect()
 }
 
 /// Makes a folder and what is in it the user's, where it is not already. A mount of its own decides

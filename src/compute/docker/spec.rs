@@ -40,9 +40,8 @@ pub(super) struct Template {
     pub(super) limits: Limits,
     /// How many CPUs the engine has: it refuses to promise more.
     pub(super) cpus: u32,
-    /// How many files a container may have open; what the engine has set, where it cannot give so
-    /// many.
-    pub(super) open_files: Option<i64>,
+    /// What its processes may take, by the names of `docker run --ulimit`.
+    pub(super) ulimits: Vec<(&'static str, i64)>,
 }
 
 impl Template {
@@ -123,6 +122,8 @@ impl Template {
             soft: Some(most),
             hard: Some(most),
         };
+        // No image of mongod's memory on the disk, which would be data.
+        let ulimits = self.ulimits.iter().copied().chain([("core", 0)]);
         HostConfig {
             network_mode: Some("none".to_owned()),
             readonly_rootfs: Some(true),
@@ -138,13 +139,7 @@ impl Template {
             memory_swap: memory,
             nano_cpus: cpus.map(|thousandths| i64::from(thousandths) * 1_000_000),
             pids_limit: pids.map(i64::from),
-            // No image of mongod's memory on the disk, which would be data.
-            ulimits: Some(
-                [Some(ulimit("core", 0)), self.open_files.map(|most| ulimit("nofile", most))]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-            ),
+            ulimits: Some(ulimits.map(|(name, most)| ulimit(name, most)).collect()),
             ipc_mode: Some("private".to_owned()),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".to_owned()),
@@ -184,7 +179,7 @@ mod tests {
 
     fn template(limits: Limits) -> Template {
         let (image, server) = ("sha256:00".to_owned(), "/data".to_owned());
-        Template { image, server, user: "7:8".to_owned(), limits, cpus: 4, open_files: None }
+        Template { image, server, user: "7:8".to_owned(), limits, cpus: 4, ulimits: Vec::new() }
     }
 
     fn cell() -> Cell {
