@@ -163,3 +163,24 @@ pub(super) fn is_answer(error: &EngineError) -> bool {
 fn has_status(error: &EngineError, wanted: u16) -> bool {
     matches!(error, EngineError::DockerResponseServerError { status_code, .. } if *status_code == wanted)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_is_known_however_an_engine_says_it() {
+        let said = |status_code, message: &str| EngineError::DockerResponseServerError {
+            status_code,
+            message: message.to_owned(),
+        };
+        assert!(is_conflict(&said(409, "Conflict. The container name \"/x\" is already in use")));
+        // Podman 4.3.
+        let podman = "container create: creating container storage: the container name \"x\" is \
+                      already in use by 1c7f. You have to remove that container to be able to reuse \
+                      that name: that name is already in use";
+        assert!(is_conflict(&said(500, podman)));
+        assert!(!is_conflict(&said(500, "no space left on device")));
+        assert!(!is_conflict(&EngineError::RequestTimeoutError));
+    }
+}
