@@ -216,6 +216,7 @@ pub(super) fn log_tail(log: &Path) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     match read() {
+        Ok(text) if text.trim().is_empty() => "(it logged nothing)".to_owned(),
         Ok(text) => {
             let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
             let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
@@ -255,6 +256,8 @@ mod tests {
         assert_eq!(tail.lines().count(), TAIL_LINES);
         assert!(tail.starts_with("line 4992") && tail.ends_with("line 4999"));
         assert!(log_tail(&dir.path().join("absent")).starts_with("(read "));
+        std::fs::write(&log, "").unwrap();
+        assert_eq!(log_tail(&log), "(it logged nothing)");
     }
 
     #[test]
