@@ -2,8 +2,9 @@
 //! forbidden.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use argon_admin::types::{Branch, BranchState, Status};
 use proxy_tests::answers::Answers;
 use proxy_tests::buckets::{ACCESS_KEY, BUCKET, Buckets, REGION, SECRET_KEY};
@@ -93,6 +94,36 @@ async fn branches_go_on_while_the_store_is_away_and_are_saved_later() -> Result<
     eventually_async("dev is saved", suspended).await?;
     assert_eq!(server.show("dev")?.state, BranchState::Suspended);
     assert_eq!(changes(&client).await?, ["before", "while it is away"]);
+    Ok(())
+}
+
+/// What is uploaded when a branch goes to sleep was sealed while it ran: what came after is not in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_branch_that_sleeps_before_its_version_is_uploaded_keeps_what_it_wrote_since()
+-> Result<()> {
+    let Some(moto) = Buckets::moto("a sleep during an upload")? else { return Ok(()) };
+    let between = Tamper::before(&moto.address)?;
+    let server = setup(&between.endpoint())?.start()?;
+    server.project("demo")?;
+    let dev = server.branch("dev", &["--empty", "--snapshot-every", "off"])?;
+    let client = driver::connect(&dev.uri).await?;
+    let mut texts = vec!["before".to_owned()];
+    insert(&client, &texts[0]).await?;
+    between.delay(Duration::from_secs(2));
+    let cli = server.cli();
+    let snapshot = tokio::task::spawn_blocking(move || cli.run(&["branch", "snapshot", "dev"]));
+    // The seal takes milliseconds, and the upload of what it holds some requests.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        texts.push(format!("meanwhile {}", texts.len()));
+        insert(&client, &texts[texts.len() - 1]).await?;
+    }
+    server.cli().run(&["branch", "suspend", "dev"])?;
+    ensure!(!snapshot.is_finished(), "the upload was too fast to be slept through");
+    between.delay(Duration::ZERO);
+    snapshot.await??;
+    server.until("dev", |branch| branch.state == BranchState::Suspended).await?;
+    assert_eq!(changes(&client).await?, texts);
     Ok(())
 }
 

@@ -66,17 +66,38 @@ pub(super) async fn upload(
     let Some(mounted) = cell.mounted() else { return Ok(None) };
     let made = make(shared, cell, &mounted, wish).await;
     let made = made.map_err(|error| cell.upload_failed(shared, error))?;
-    if cell.uploaded(shared) {
-        // It sleeps, and nobody can wake it now: what comes is short. The branch is told of a failure
-        // with the end of it.
-        let settled = settle(shared, cell, &mounted).await.map(|()| Saved::Whole);
-        cell.saved(shared, settled)?;
-    } else {
-        let published = publish(shared, cell, &mounted, Owner::Stays).await;
-        published.map_err(|error| cell.upload_failed(shared, error))?;
-        cell.caught_up();
+    loop {
+        match cell.uploaded(shared, &mounted) {
+            Uploaded::Whole => {
+                // It sleeps, and nobody can wake it now: what comes is short. The branch is told of a
+                // failure with the end of it.
+                let settled = settle(shared, cell, &mounted).await.map(|()| Saved::Whole);
+                cell.saved(shared, settled)?;
+                return Ok(Some(made));
+            }
+            Uploaded::InPart => {
+                let rest = make(shared, cell, &mounted, Wish::new(shared, Cause::Suspend)).await;
+                rest.map_err(|error| cell.upload_failed(shared, error))?;
+            }
+            Uploaded::Awake => {
+                let published = publish(shared, cell, &mounted, Owner::Stays).await;
+                published.map_err(|error| cell.upload_failed(shared, error))?;
+                cell.caught_up();
+                return Ok(Some(made));
+            }
+        }
     }
-    Ok(Some(made))
+}
+
+/// How a branch stands when its mount was uploaded as it was at the seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Uploaded {
+    /// It sleeps, and nothing was written since.
+    Whole,
+    /// It sleeps, and wrote between the seal and its sleep.
+    InPart,
+    /// It runs, or something else happens to it.
+    Awake,
 }
 
 /// Seals the mount, stores what changed, and puts the new version below the mount. The version that

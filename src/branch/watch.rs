@@ -57,8 +57,15 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
             continue;
         }
         // It is in the branch's status and in the log, and the next one tries again.
-        match upload(shared, cell, Wish::new(shared, Cause::Periodic)).await {
-            Err(error) if error.is_fenced() => return cell.lost(shared, life),
+        // In a task of its own: this one ends with the life, and an upload that is left in the middle may
+        // have begun to give the branch back.
+        let (whose, of) = (shared.clone(), cell.clone());
+        let made = shared.tasks.spawn(async move {
+            let wish = Wish::new(&whose, Cause::Periodic);
+            upload(&whose, &of, wish).await
+        });
+        match made.await {
+            Ok(Err(error)) if error.is_fenced() => return cell.lost(shared, life),
             _ => {}
         }
     }

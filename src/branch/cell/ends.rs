@@ -12,9 +12,11 @@ use crate::base::limits::WAKES_KEPT;
 use crate::base::metrics;
 use crate::branch::BranchError;
 use crate::branch::life::Life;
+use crate::branch::mounted::Mounted;
 use crate::branch::save::Saved;
 use crate::branch::shared::Shared;
 use crate::branch::state::{Event, Local, State};
+use crate::branch::upload::Uploaded;
 
 impl Cell {
     /// mongod ended by itself.
@@ -121,16 +123,25 @@ impl Cell {
         outcome
     }
 
-    /// What was on a lazy mount is in the store. Whether the branch sleeps still, so that its head is
-    /// to be given back: then commands are parked until [`Self::saved`] is told the end of that.
-    pub(in crate::branch) fn uploaded(self: &Arc<Self>, shared: &Arc<Shared>) -> bool {
+    /// What a lazy mount held when it was sealed is in the store. Where the branch sleeps, and that is all
+    /// of it, its head is to be given back: then commands are parked until [`Self::saved`] is told the
+    /// end of that.
+    pub(in crate::branch) fn uploaded(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        mounted: &Mounted,
+    ) -> Uploaded {
         let mut inner = self.lock();
-        let sleeps = inner.state == State::Unsaved;
-        self.fire_or_report(shared, &mut inner, Event::Uploaded);
-        if sleeps {
-            inner.transition = Some(watch::Sender::new(None));
+        if inner.state != State::Unsaved {
+            return Uploaded::Awake;
         }
-        sleeps
+        // Nobody writes while it sleeps, and no wake begins while this is locked.
+        if mounted.mount.is_changed() {
+            return Uploaded::InPart;
+        }
+        self.fire_or_report(shared, &mut inner, Event::Uploaded);
+        inner.transition = Some(watch::Sender::new(None));
+        Uploaded::Whole
     }
 
     /// What was on a lazy mount could not be brought to the store. Gives what to tell whoever asked.

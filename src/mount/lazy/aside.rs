@@ -9,6 +9,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::pages::PAGE_BYTES;
 
+/// A file that takes its time to be freed.
+const LONG_BYTES: u64 = 16 << 20;
+
 /// A file without a name that holds such pages. It ends with the seal, or with the process: what
 /// is sealed is in no log.
 #[derive(Debug)]
@@ -23,6 +26,18 @@ struct Slots {
     taken: HashMap<(u64, u64), u64>,
     free: Vec<u64>,
     end: u64,
+}
+
+impl Drop for Aside {
+    /// To free gigabytes of a file takes the kernel seconds, which nobody is to wait for.
+    fn drop(&mut self) {
+        if self.lock().end * PAGE_BYTES < LONG_BYTES {
+            return;
+        }
+        let last = self.file.try_clone();
+        // Where no thread can be had, it is freed here.
+        drop(std::thread::Builder::new().name("aside".to_owned()).spawn(move || drop(last)));
+    }
 }
 
 impl Aside {
