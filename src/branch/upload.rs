@@ -48,8 +48,8 @@ impl Wish {
 }
 
 /// Makes a version, moves the head to it, and, where the branch still sleeps then, gives the branch
-/// back and clears this machine. Gives the version that holds all that was written; `None` where
-/// nothing is mounted, since another one saved it all while this one waited for its turn.
+/// back and clears this machine. Gives the version, which holds all that was written when this began;
+/// `None` where nothing is mounted, since another one saved it all while this one waited for its turn.
 ///
 /// # Errors
 /// The label is taken. Or what could not be done; then everything that was written is still here,
