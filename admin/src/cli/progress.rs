@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// What takes less than this shows no spinner.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -21,7 +21,9 @@ pub(super) struct Spinner {
 
 impl Spinner {
     pub(super) fn new(message: impl Into<String>) -> Self {
+        // Without a style it is a bar of 0 of 0, and no message.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+            .with_style(ProgressStyle::default_spinner())
             .with_message(message.into());
         let (stop, stopped) = mpsc::channel();
         let shown = bar.clone();
