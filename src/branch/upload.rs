@@ -50,6 +50,7 @@ impl Wish {
 /// Makes a version, moves the head to it, and, where the branch still sleeps then, gives the branch
 /// back and clears this machine. Gives the version, which holds all that was written when this began;
 /// `None` where nothing is mounted, since another one saved it all while this one waited for its turn.
+/// To be awaited to its end: left in the middle it may have begun to give the branch back.
 ///
 /// # Errors
 /// The label is taken. Or what could not be done; then everything that was written is still here,
@@ -64,26 +65,25 @@ pub(super) async fn upload(
         history::check_free(shared, &cell.row(), label)?;
     }
     let Some(mounted) = cell.mounted() else { return Ok(None) };
-    let made = make(shared, cell, &mounted, wish).await;
-    let made = made.map_err(|error| cell.upload_failed(shared, error))?;
+    let (mut next, mut first) = (wish, None);
     loop {
+        let made = make(shared, cell, &mounted, next).await;
+        let made = made.map_err(|error| cell.upload_failed(shared, error))?;
+        let first = *first.get_or_insert(made);
         match cell.uploaded(shared, &mounted) {
             Uploaded::Whole => {
                 // It sleeps, and nobody can wake it now: what comes is short. The branch is told of a
                 // failure with the end of it.
                 let settled = settle(shared, cell, &mounted).await.map(|()| Saved::Whole);
                 cell.saved(shared, settled)?;
-                return Ok(Some(made));
+                return Ok(Some(first));
             }
-            Uploaded::InPart => {
-                let rest = make(shared, cell, &mounted, Wish::new(shared, Cause::Suspend)).await;
-                rest.map_err(|error| cell.upload_failed(shared, error))?;
-            }
+            Uploaded::InPart => next = Wish::new(shared, Cause::Suspend),
             Uploaded::Awake => {
                 let published = publish(shared, cell, &mounted, Owner::Stays).await;
                 published.map_err(|error| cell.upload_failed(shared, error))?;
                 cell.caught_up();
-                return Ok(Some(made));
+                return Ok(Some(first));
             }
         }
     }

@@ -56,9 +56,7 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
         if !worked || !mounted.mount.is_changed() {
             continue;
         }
-        // It is in the branch's status and in the log, and the next one tries again.
-        // In a task of its own: this one ends with the life, and an upload that is left in the middle may
-        // have begun to give the branch back.
+        // In a task of its own: this one ends with the life, wherever it is.
         let (whose, of) = (shared.clone(), cell.clone());
         let made = shared.tasks.spawn(async move {
             let wish = Wish::new(&whose, Cause::Periodic);
@@ -66,6 +64,7 @@ async fn make_versions(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Life>)
         });
         match made.await {
             Ok(Err(error)) if error.is_fenced() => return cell.lost(shared, life),
+            // Another error is in the branch's status and in the log, and the next one tries again.
             _ => {}
         }
     }
