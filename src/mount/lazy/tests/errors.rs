@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::{Access, LazyMount};
+use super::mapping::Mapping;
 use super::random::{modes, set_modes};
 use super::source::{Memory, pattern, read_all, works};
 
@@ -74,15 +75,7 @@ fn allocate(file: &File, mode: i32, offset: i64, length: i64) -> io::Result<()> 
 }
 
 fn map(file: &File, length: usize, offset: i64) -> io::Result<()> {
-    let (how, null) = (libc::PROT_READ | libc::PROT_WRITE, std::ptr::null_mut());
-    // SAFETY: a new mapping that nobody uses, and its end.
-    unsafe {
-        let address = libc::mmap(null, length, how, libc::MAP_SHARED, file.as_raw_fd(), offset);
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        checked(libc::munmap(address, length))
-    }
+    Mapping::new(file, offset, length).map(drop)
 }
 
 fn lock(file: &File) -> io::Result<()> {

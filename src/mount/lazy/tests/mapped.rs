@@ -11,66 +11,13 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use super::super::{Access, LazyMount};
+use super::mapping::Mapping;
 use super::random::seeds;
 use super::source::{Memory, Random, pattern, read_all, works};
 
 /// The end lies within a page, and within a block.
 const BYTES: usize = 4 * 65_536 + 5_001;
 const PAGE: usize = 4096;
-
-/// A shared mapping of a whole file.
-struct Mapping {
-    address: *mut u8,
-}
-
-impl Mapping {
-    fn new(file: &File) -> Self {
-        let (how, null) = (libc::PROT_READ | libc::PROT_WRITE, std::ptr::null_mut());
-        // SAFETY: a new mapping; the file is never made shorter.
-        let address =
-            unsafe { libc::mmap(null, BYTES, how, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert!(address != libc::MAP_FAILED, "{}", io::Error::last_os_error());
-        Self { address: address.cast() }
-    }
-
-    fn read(&self, offset: usize, length: usize) -> Vec<u8> {
-        assert!(offset + length <= BYTES);
-        let mut out = vec![0; length];
-        // SAFETY: within the mapping, and `out` is elsewhere. Nobody writes meanwhile.
-        unsafe { self.address.add(offset).copy_to_nonoverlapping(out.as_mut_ptr(), length) };
-        out
-    }
-
-    fn write(&self, offset: usize, bytes: &[u8]) {
-        assert!(offset + bytes.len() <= BYTES);
-        // SAFETY: as above.
-        unsafe { self.address.add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-    }
-
-    fn sync(&self, how: i32) -> io::Result<()> {
-        // SAFETY: it is the mapping.
-        match unsafe { libc::msync(self.address.cast(), BYTES, how) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// What lies between the end of the file and that of its last page.
-    fn tail(&self) -> Vec<u8> {
-        let length = BYTES.next_multiple_of(PAGE) - BYTES;
-        let mut out = vec![1; length];
-        // SAFETY: a mapping reaches to the end of its last page.
-        unsafe { self.address.add(BYTES).copy_to_nonoverlapping(out.as_mut_ptr(), length) };
-        out
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: it is the mapping, and nobody uses it any more.
-        unsafe { libc::munmap(self.address.cast(), BYTES) };
-    }
-}
 
 /// Bytes at an address that direct reads and writes take.
 #[repr(align(4096))]
@@ -105,7 +52,7 @@ impl Run {
             options.read(true).write(true).custom_flags(flags).open(root.join("file")).unwrap()
         };
         let (file, direct) = (open(0), open(libc::O_DIRECT));
-        let mapping = Mapping::new(&file);
+        let mapping = Mapping::new(&file, 0, BYTES).unwrap();
         let random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let versions = 1;
         Self { runtime, random, source, versions, mount, root, file, direct, mapping, model }
@@ -128,7 +75,7 @@ impl Run {
         match kind {
             0..3 => {
                 let bytes = pattern(self.random.next(), length);
-                self.mapping.write(offset, &bytes);
+                self.mapping.write(offset, &bytes).unwrap();
                 self.model[offset..end].copy_from_slice(&bytes);
             }
             3 | 4 => {
@@ -136,7 +83,7 @@ impl Run {
                 self.file.write_all_at(&bytes, offset as u64).unwrap();
                 self.model[offset..end].copy_from_slice(&bytes);
             }
-            5 => assert!(self.mapping.read(offset, length) == self.model[offset..end]),
+            5 => assert!(self.mapping.read(offset, length).unwrap() == self.model[offset..end]),
             6 => {
                 let mut found = vec![0; length];
                 self.file.read_exact_at(&mut found, offset as u64).unwrap();
@@ -151,7 +98,8 @@ impl Run {
             10 => self.file.sync_data().unwrap(),
             _ => self.seal(),
         }
-        assert!(self.mapping.tail().iter().all(|byte| *byte == 0), "behind the end");
+        let behind = self.mapping.read(BYTES, BYTES.next_multiple_of(PAGE) - BYTES).unwrap();
+        assert!(behind.iter().all(|byte| *byte == 0), "behind the end");
         format!("kind {kind}, {length} bytes at {offset}")
     }
 
@@ -190,7 +138,7 @@ impl Run {
         for _ in 0..3 {
             let (offset, length) = self.part();
             let bytes = pattern(self.random.next(), length);
-            self.mapping.write(offset, &bytes);
+            self.mapping.write(offset, &bytes).unwrap();
             self.model[offset..offset + length].copy_from_slice(&bytes);
             self.mapping.sync(libc::MS_SYNC).unwrap();
         }
@@ -218,7 +166,7 @@ fn a_mapped_file_is_one_whichever_way_it_is_looked_at() {
             if step % 20 == 0 {
                 let read = read_all(&run.root);
                 assert!(read[0].1 == run.model, "seed {seed} step {step}: {did}");
-                let mapped = run.mapping.read(0, BYTES);
+                let mapped = run.mapping.read(0, BYTES).unwrap();
                 assert!(mapped == run.model, "seed {seed} step {step}: mapped: {did}");
             }
         }

@@ -6,6 +6,7 @@ mod direct;
 mod errors;
 mod held;
 mod mapped;
+mod mapping;
 mod mongod;
 mod random;
 mod source;

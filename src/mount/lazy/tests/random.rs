@@ -124,10 +124,6 @@ impl Run {
 
     /// What fails because a block cannot be had is tried again when it can.
     fn run_ours(&mut self, op: &Op) -> Outcome {
-        if matches!(op, Op::MapRead { .. } | Op::MapWrite { .. }) {
-            // That would be a signal.
-            self.source.fails.store(false, Ordering::Relaxed);
-        }
         let outcome = self.ours.run(op);
         if outcome == Err(libc::EIO) && self.source.fails.swap(false, Ordering::Relaxed) {
             return self.ours.run(op);

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::mapping::Mapping;
 use super::source::{Random, pattern};
 
 /// How many files are open at once.
@@ -292,31 +293,10 @@ fn map(file: &File, offset: u64, length: usize, seed: Option<u64>) -> io::Result
     let start = offset / 4096 * 4096;
     let size = (end - start) as usize;
     let size = if seed.is_none() { size.next_multiple_of(4096) } else { size };
-    // SAFETY: a new mapping; nobody makes the file shorter while it is there.
-    let address = unsafe {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let null = std::ptr::null_mut();
-        libc::mmap(null, size, protection, libc::MAP_SHARED, file.as_raw_fd(), start as i64)
-    };
-    if address == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the mapping has `size` bytes, and nobody else knows it.
-    let mapped = unsafe { std::slice::from_raw_parts_mut(address.cast::<u8>(), size) };
-    let part = &mut mapped[(offset - start) as usize..];
-    let out = match seed {
-        Some(seed) => {
-            part.copy_from_slice(&pattern(seed, part.len()));
-            let how = if seed.is_multiple_of(2) { libc::MS_SYNC } else { libc::MS_ASYNC };
-            // SAFETY: it is the mapping from above.
-            if unsafe { libc::msync(address, size, how) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            Vec::new()
-        }
-        None => part.to_vec(),
-    };
-    // SAFETY: it is the mapping from above, and `mapped` is used no more.
-    unsafe { libc::munmap(address, size) };
-    Ok(out)
+    let mut mapping = Mapping::new(file, start as i64, size)?;
+    let within = (offset - start) as usize;
+    let Some(seed) = seed else { return mapping.read(within, size - within) };
+    mapping.write(within, &pattern(seed, size - within))?;
+    mapping.sync(if seed.is_multiple_of(2) { libc::MS_SYNC } else { libc::MS_ASYNC })?;
+    Ok(Vec::new())
 }
