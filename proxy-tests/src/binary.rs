@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::machine;
+use crate::programs::Program;
 
 /// Names a binary that is built already, so that it is not built again.
 pub const BINARY: &str = "ARGON_BINARY";
@@ -50,13 +51,19 @@ pub fn build() -> Result<PathBuf> {
     cargo_build(&["--workspace"])
 }
 
-/// The same, and all tests along with it: for those several libraries have more features, and on an empty
-/// `target` the one after the other would build most of the libraries twice.
-pub fn build_with_tests() -> Result<PathBuf> {
-    cargo_build(&["--workspace", "--tests"])
+/// The same, and all test programs along with it: for those several libraries have more features, and on an
+/// empty `target` the one after the other would build most of the libraries twice.
+pub fn build_with_tests() -> Result<(PathBuf, Vec<Program>)> {
+    let messages = cargo_messages(&["--workspace", "--tests"])?;
+    Ok((executable(&messages)?, messages.iter().filter_map(Program::of).collect()))
 }
 
 fn cargo_build(which: &[&str]) -> Result<PathBuf> {
+    executable(&cargo_messages(which)?)
+}
+
+/// What cargo says that it built.
+fn cargo_messages(which: &[&str]) -> Result<Vec<Value>> {
     let output = cargo()
         .args(["build", "--quiet", "--bin", "argon"])
         .args(which)
@@ -68,12 +75,19 @@ fn cargo_build(which: &[&str]) -> Result<PathBuf> {
         bail!("`cargo build --bin argon` ended with {}", output.status);
     }
     let messages = String::from_utf8(output.stdout).context("read cargo's messages")?;
+    Ok(messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+fn executable(messages: &[Value]) -> Result<PathBuf> {
+    let is_ours = |message: &&Value| {
+        let target = &message["target"];
+        target["name"] == "argon"
+            && target["kind"][0] == "bin"
+            && message["profile"]["test"] != true
+    };
     let executable = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| {
-            message["target"]["name"] == "argon" && message["target"]["kind"][0] == "bin"
-        })
+        .iter()
+        .filter(is_ours)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
     executable.context("cargo names no executable")
 }

@@ -20,6 +20,7 @@ pub mod machine;
 pub mod metadata;
 pub mod noise;
 pub mod obstacle;
+pub mod programs;
 pub mod raw;
 pub mod scenario;
 pub mod server;

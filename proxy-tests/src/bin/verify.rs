@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -15,11 +14,13 @@ use proxy_tests::buckets;
 use proxy_tests::docker;
 use proxy_tests::drivers;
 use proxy_tests::machine::{self, is_ci, python_packages, succeeds, target};
+use proxy_tests::programs::{self, Program};
 use proxy_tests::steps::readable;
 
-/// Tests that run at once, unless the harness is told otherwise. End-to-end tests mostly wait, and one for
-/// each of two cores leaves both idle half the time.
-const TESTS_AT_ONCE: &str = "4";
+/// Test programs that run at once, and tests of each unless the harness is told otherwise. End-to-end tests
+/// mostly wait, and one for each of two cores leaves both idle half the time.
+const PROGRAMS_AT_ONCE: usize = 2;
+const TESTS_AT_ONCE: &str = "3";
 /// Where the harness is told.
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 
@@ -33,14 +34,14 @@ fn main() -> ExitCode {
     report.step("format", format);
     report.step("clippy, warnings denied", clippy);
     let mut tests = Tests::default();
-    if let Some(argon) = report.step("build the binary and the tests", built) {
+    if let Some((argon, programs)) = report.step("build the binary and the tests", built) {
         report.step("a mongod to run branches on", || mongod(&argon));
         report.step("PyMongo", pymongo);
         report.step("moto, an S3 server", moto);
         report.step("s3s-fs, another", s3s_fs);
         report.step("drivers of other languages", || drivers::install().map(Done::Ran));
         let engine = report.step("a Docker engine", docker_engine);
-        report.step("tests", || run_tests(&argon, engine.as_ref(), &mut tests));
+        report.step("tests", || run_tests(&argon, programs, engine.as_ref(), &mut tests));
     }
     for line in &tests.not_run {
         println!("{line}");
@@ -124,7 +125,7 @@ fn clippy() -> Result<Done<()>> {
     run(&mut command).map(Done::Ran)
 }
 
-fn built() -> Result<Done<PathBuf>> {
+fn built() -> Result<Done<(PathBuf, Vec<Program>)>> {
     binary::build_with_tests().map(Done::Ran)
 }
 
@@ -196,38 +197,49 @@ struct Tests {
     not_run: Vec<String>,
 }
 
-fn run_tests(argon: &Path, engine: Option<&docker::Engine>, tests: &mut Tests) -> Result<Done<()>> {
+fn run_tests(
+    argon: &Path,
+    programs: Vec<Program>,
+    engine: Option<&docker::Engine>,
+    tests: &mut Tests,
+) -> Result<Done<()>> {
     let notes = target().join("tests-not-run");
     if notes.exists() {
         fs::remove_file(&notes).context("remove the notes of the last run")?;
     }
-    let mut command = cargo();
-    command
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .env(machine::NOT_RUN_FILE, &notes)
-        .stdout(Stdio::piped());
-    if let Some(mongod) = installed_mongod(argon)? {
-        command.env("ARGON_MONGOD", mongod);
-    }
-    if std::env::var_os(TEST_THREADS).is_none() {
-        command.env(TEST_THREADS, TESTS_AT_ONCE);
-    }
-    command.env(binary::BINARY, argon);
-    if let Some(engine) = engine {
-        command.env(docker::SOCKET, engine.socket()).env(docker::IMAGE_NAME, docker::IMAGE);
-    }
-    let mut child = command.spawn().context("start cargo test")?;
-    for line in BufReader::new(child.stdout.take().context("no stdout")?).lines() {
-        let line = line.context("read what cargo test prints")?;
-        println!("{line}");
-        if let Some(result) = line.strip_prefix("test result: ") {
-            tests.passed += number_before(result, "passed")?;
-            tests.failed += number_before(result, "failed")?;
+    let mongod = installed_mongod(argon)?;
+    let prepare = |command: &mut Command| {
+        command.env(machine::NOT_RUN_FILE, &notes).env(binary::BINARY, argon);
+        if let Some(mongod) = &mongod {
+            command.env("ARGON_MONGOD", mongod);
         }
-    }
-    let status = child.wait().context("wait for cargo test")?;
+        if std::env::var_os(TEST_THREADS).is_none() {
+            command.env(TEST_THREADS, TESTS_AT_ONCE);
+        }
+        if let Some(engine) = engine {
+            command.env(docker::SOCKET, engine.socket()).env(docker::IMAGE_NAME, docker::IMAGE);
+        }
+    };
+    let outputs = target().join("tests-output");
+    println!("{} programs; what each says is in {} meanwhile", programs.len(), outputs.display());
+    let mut failed = Vec::new();
+    let ran = programs::run(programs, PROGRAMS_AT_ONCE, &outputs, prepare, |outcome| {
+        println!("\n-- {}: {}, {}", outcome.name, outcome.status, readable(outcome.took));
+        println!("{}", outcome.output.trim());
+        for line in outcome.output.lines() {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                tests.passed += number_before(result, "passed")?;
+                tests.failed += number_before(result, "failed")?;
+            }
+        }
+        if !outcome.status.success() {
+            failed.push(outcome.name);
+        }
+        Ok(())
+    });
     tests.not_run = fs::read_to_string(notes).unwrap_or_default().lines().map(Into::into).collect();
-    ensure!(status.success(), "{status}: {} passed, {} failed", tests.passed, tests.failed);
+    ran?;
+    ensure!(failed.is_empty(), "{} failed, in {}", tests.failed, failed.join(", "));
     ensure!(tests.passed > 0, "not one test ran");
     Ok(Done::Ran(()))
 }
