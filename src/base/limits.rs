@@ -106,6 +106,13 @@ pub const IDLE_QUESTION: Duration = Duration::from_secs(5);
 /// See [`IDLE_QUESTION`].
 pub const IDLE_POSTPONE: Duration = Duration::from_secs(1);
 
+/// How often the length of the oplog of a branch that is worked on is looked at: as often as mongod makes a
+/// checkpoint.
+pub const OPLOG_LOOK: Duration = Duration::from_secs(60);
+
+/// How long mongod has to say that length, and to take another.
+pub const OPLOG_WAIT: Duration = Duration::from_secs(1);
+
 /// How long an upload may take from its beginning to the write of its version. Longer ones are
 /// refused: garbage collection, of other servers on the same store too, relies on it.
 pub const UPLOAD_DEADLINE: Duration = Duration::from_secs(12 * 60 * 60);

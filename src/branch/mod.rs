@@ -32,6 +32,7 @@ mod manage;
 mod mounted;
 mod mounting;
 mod news;
+mod oplog;
 mod order;
 mod parked;
 mod projects;

@@ -8,7 +8,9 @@ use tracing::{info, warn};
 
 use super::cell::Cell;
 use super::claim::{Claim, writable};
+use super::lease::Use;
 use super::local::Workspace;
+use super::oplog::{self, Moment};
 use super::reconcile::{commit, reconcile};
 use super::shared::Shared;
 use super::upload::{self, Need, Wish};
@@ -195,6 +197,10 @@ async fn stop(
               "stopping mongod under requests that did not end in {DRAIN_WAIT:?}");
     }
     life.finish();
+    // Counted as a request, which one that stands still goes on for.
+    life.begin(Use::Probe);
+    oplog::look(cell, &life, Moment::BeforeSleep).await;
+    life.end(Use::Probe);
     let exit = life.instance.stop().await;
     if !exit.is_clean() {
         warn!(branch = %cell.id, name = %cell.name, "mongod did not stop cleanly: {exit}");

@@ -7,13 +7,13 @@ use bson::doc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
-use super::BranchError;
 use super::cell::Cell;
 use super::claim::stay_owner;
 use super::life::Life;
 use super::shared::Shared;
 use super::state::{Event, State};
 use super::upload::{Wish, upload};
+use super::{BranchError, oplog};
 use crate::base::limits::{BOOT_SET_OPEN, IDLE_POSTPONE, IDLE_QUESTION};
 use crate::volume::Cause;
 use crate::wire::Client;
@@ -32,6 +32,7 @@ pub(super) async fn watch(shared: &Arc<Shared>, cell: &Arc<Cell>, life: &Arc<Lif
         () = suspend_when_idle(shared, cell, life) => {}
         () = stay_owner(shared, cell, life) => {}
         () = make_versions(shared, cell, life) => {}
+        () = oplog::keep_short(cell, life) => {}
     }
 }
 
