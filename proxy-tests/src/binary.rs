@@ -55,7 +55,10 @@ pub fn build() -> Result<PathBuf> {
 /// empty `target` the one after the other would build most of the libraries twice.
 pub fn build_with_tests() -> Result<(PathBuf, Vec<Program>)> {
     let messages = cargo_messages(&["--workspace", "--tests"])?;
-    Ok((executable(&messages)?, messages.iter().filter_map(Program::of).collect()))
+    let mut programs: Vec<_> = messages.iter().filter_map(Program::of).collect();
+    // Cargo names them as they were built. The unit tests take longest: they begin.
+    programs.sort_by_key(|program| (!program.is_unit_tests(), program.name.clone()));
+    Ok((executable(&messages)?, programs))
 }
 
 fn cargo_build(which: &[&str]) -> Result<PathBuf> {

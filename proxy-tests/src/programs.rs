@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+/// How the names of those begin that are not in a folder of tests.
+const UNIT_TESTS: &str = "unit tests of";
+
 /// One test program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// What people call it: `proxy-tests/tests/lazy.rs`, `unit tests of argon`.
+    /// What people call it: `proxy-tests/tests/lazy.rs`, `unit tests of lib argon`.
     pub name: String,
     executable: PathBuf,
     /// Its package's folder, in which cargo would start it.
@@ -46,9 +49,14 @@ impl Program {
         let package = folder.file_name()?.to_string_lossy();
         let name = match kind.as_str()? {
             "test" => format!("{package}/tests/{target}.rs"),
-            kind => format!("unit tests of {kind} {target}"),
+            kind => format!("{UNIT_TESTS} {kind} {target}"),
         };
         Some(Self { name, executable, folder })
+    }
+
+    /// Whether it has the tests that stand in the sources of a library or program.
+    pub fn is_unit_tests(&self) -> bool {
+        self.name.starts_with(UNIT_TESTS)
     }
 
     fn run(&self, outputs: &Path, prepare: &impl Fn(&mut Command)) -> Result<Outcome> {

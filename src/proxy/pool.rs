@@ -305,7 +305,11 @@ mod tests {
         back.connection.write(b"x").await.is_ok() && far.read(&mut [0]).is_ok_and(|got| got == 1)
     }
 
+    /// Waits a little: a child that another test has just forked may hold a copy of the other end until it
+    /// has closed what it inherited.
     fn is_closed(mut far: &UnixStream) -> bool {
+        far.set_nonblocking(false).unwrap();
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         far.read(&mut [0]).is_ok_and(|got| got == 0)
     }
 
