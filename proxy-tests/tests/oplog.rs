@@ -13,6 +13,7 @@ use serde_json::Value;
 const BYTES: usize = 4_000_000;
 /// Far more than it takes.
 const DOCUMENTS_MAX: i32 = 2_000;
+
 /// Bytes that its entries have, and that they should have.
 async fn oplog(client: &Client) -> Result<(i64, i64)> {
     let stats = client.database("local").run_command(doc! { "collStats": "oplog.rs" }).await?;

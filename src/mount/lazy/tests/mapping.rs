@@ -39,7 +39,7 @@ pub(super) struct Mapping {
     shared: *mut u8,
     bytes: usize,
     orders: UnixStream,
-    /// The other process's end: it has no descriptors of its own.
+    /// The other process's end, which has no descriptors of its own.
     _inbox: UnixStream,
     process: libc::pid_t,
     /// Can be read when the process has ended.
